@@ -1,0 +1,1 @@
+"""regauge: the symmetry compiler for neural networks."""
