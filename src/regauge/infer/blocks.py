@@ -18,6 +18,7 @@ from regauge.graph.ir import Along, Concat, Frozen, Graph, Mix, Op, Param, Resha
 from regauge.infer.lattice import Clash, Lattice, meet, overlap, whole
 
 Axis = tuple[int, int]  # (value id, axis)
+INTO = 1 << 20  # added to the label of an axis on its way into an operation that mixes it
 Box = tuple[Lattice | None, ...]  # one lattice an axis; None: rigid
 
 
@@ -116,25 +117,18 @@ class _Rigid(Exception):
 def _frozen(graph: Graph, segments: dict[int, Segments | None]) -> Iterator[Axis]:
     for v in graph.values:
         match v.op:
-            case Along() if not v.op.equivariant:
-                for labels, x in ((v.op.ins[0], v.args[0]), (v.op.out, v)):
-                    yield from ((x.id, i) for i, l in enumerate(labels) if l in v.op.touched)
-            case Mix(axis):
-                if segments[v.id] is None:
-                    yield (v.id, axis)
-            case Frozen():
-                yield from ((x.id, i) for x in (v, *v.args) for i in range(x.ndim))
+            case Mix(axis) if segments[v.id] is None:
+                yield (v.id, axis)
 
 
 def _pairings(v: Value) -> Iterator[Pairing]:
-    named = labels_of(v.op)
+    named = _named(v.op)
     if named is not None:
         ins, out = named
-        loose = v.op.touched if isinstance(v.op, Along) and not v.op.equivariant else frozenset()
         terms = [*zip(v.args, ins, strict=True), (v, out)]
         for i, (x, lx) in enumerate(terms):
             for y, ly in terms[i + 1 :]:
-                shared = [l for l in lx if l in ly and l not in loose and x.shape[lx.index(l)] > 1]
+                shared = [l for l in lx if l in ly and x.shape[lx.index(l)] > 1]
                 if shared:
                     yield Pairing(x.id, y.id, tuple(Group((lx.index(l),), (ly.index(l),)) for l in shared))
         return
@@ -150,6 +144,15 @@ def _pairings(v: Value) -> Iterator[Pairing]:
                 at += x.shape[axis]
         case Mix():
             yield _along(v.args[0], v, -1, 0)
+
+
+def _named(op: Op) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]] | None:
+    """Labels of an operation; what goes into a mixing axis is not what comes out of it, so these are told apart."""
+    named = labels_of(op)
+    if named is None or not isinstance(op, Along) or op.equivariant:
+        return named
+    ins, out = named
+    return tuple(tuple(l + INTO if l in op.touched else l for l in labels) for labels in ins), out
 
 
 def _along(x: Value, v: Value, axis: int, shift: int) -> Pairing:
@@ -404,10 +407,10 @@ class _Cutter:
         return Blocks(self.graph, of, tuple(relations), rigid)
 
     def _relations(self, v: Value, of: dict[int, tuple[Block, ...]]) -> Iterator[Relation]:
-        named = labels_of(v.op)
+        named = _named(v.op)
         if named is not None:
             ins, out = named
-            touched = v.op.touched if isinstance(v.op, Along) else frozenset()
+            touched = v.op.touched | {l + INTO for l in v.op.touched} if isinstance(v.op, Along) else frozenset()
             for out_block in of[v.id]:
                 for ins_blocks, bound in self._join(v, ins, out, out_block, of):
                     number = {(l, k): i for i, (l, k) in enumerate((l, k) for l, lat in bound.items() for k in range(len(lat[1])))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regauge.graph.ir import Free, Frozen, Param
+from regauge.graph.ir import Along, Free, Frozen, Param
 from regauge.infer.blocks import Blocks, Relation
 from regauge.infer.cells import Cells
 
@@ -29,7 +29,8 @@ def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
                 cells.classes.union(held[0], other)
             cells.tie_slots(r.terms, label)
             free = any(isinstance(t.block.value.op, Free) and label in t.labels for t in r.terms)
-            if free or label in r.fixed or label in r.planes or isinstance(r.op, Frozen):
+            mixed = label in r.touched and isinstance(r.op, Along) and not r.op.equivariant
+            if free or mixed or label in r.fixed or label in r.planes or isinstance(r.op, Frozen):
                 fixed.add(held[0])
         for t in r.terms:  # one label twice in a term: a diagonal
             if len(set(t.labels)) < len(t.labels):
