@@ -1,0 +1,65 @@
+"""Lift a model to float64 although its code asks for less.
+
+Library modules compute norms and softmaxes in float32 (`x.float()`, `softmax(..., dtype=torch.float32)`), so a model
+converted to float64 still rounds near 1.6e-7 and a proof to 1e-9 is impossible. `lifted()` rewrites every request for
+a smaller floating type into float64, below autograd and below functorch, so it works under `torch.autograd.grad`,
+`torch.func` and batched backward passes alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+LOW_REAL = (torch.float32, torch.bfloat16, torch.float16)
+LOW_COMPLEX = (torch.complex64, torch.complex32)
+
+
+class _Lift(TorchDispatchMode):
+    """Rewrites dtype requests and mixed-precision operands to float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args = tree_map_only(torch.dtype, wide, args)
+        kwargs = tree_map_only(torch.dtype, wide, kwargs or {})
+        if not func._schema.is_mutable and _mixes_precision((args, kwargs)):
+            args, kwargs = tree_map_only(Tensor, widen, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that replaces a requested one: float64 for floats, complex128 for complex, else the same."""
+    return torch.float64 if dtype in LOW_REAL else torch.complex128 if dtype in LOW_COMPLEX else dtype
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """The tensor in its wide dtype (itself if it is already there)."""
+    return tensor.to(wide(tensor.dtype))
+
+
+def _mixes_precision(arguments: Any) -> bool:
+    dtypes: set[torch.dtype] = set()
+    tree_map_only(Tensor, lambda t: dtypes.add(t.dtype), arguments)
+    return any(d in LOW_REAL + LOW_COMPLEX for d in dtypes) and not dtypes.isdisjoint((torch.float64, torch.complex128))
+
+
+@contextmanager
+def lifted() -> Iterator[None]:
+    """Within, floating computations on float64 tensors stay in float64.
+
+    The default dtype becomes float64 too, and attention runs in its plain form (the fused kernels have neither float64
+    on all platforms nor a batched backward pass). Both are restored on exit.
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), _Lift():
+            yield
+    finally:
+        torch.set_default_dtype(default)
