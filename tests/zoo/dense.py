@@ -58,7 +58,7 @@ for _bias in (True, False):
         add(f"linear-{_name}{_tag}", linear_chain(_widths, _bias),
             lambda w=_widths, b=_bias: Call(mlp(w, nn.Identity, b), (floats(23, w[0]),)))
 add("mlp-relu-wide", 17, lambda: Call(mlp((3, 17, 2), nn.ReLU), (floats(23, 3),)))
-add("mlp-relu-deep", 3 * 6, lambda: Call(mlp((5, 6, 6, 6, 3), nn.ReLU), (floats(101, 5),)))
+add("mlp-leaky-deep", 3 * 6, lambda: Call(mlp((5, 6, 6, 6, 3), lambda: nn.LeakyReLU(0.2)), (floats(101, 5),)))
 add("mlp-tanh-linear-tail", 3 * 3 + 3, lambda: Call(
     nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3), nn.Linear(3, 6)), (floats(23, 5),)))
 

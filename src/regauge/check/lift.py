@@ -18,17 +18,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-LOW_REAL = (torch.float32, torch.bfloat16, torch.float16)
-LOW_COMPLEX = (torch.complex64, torch.complex32)
+LOW_REAL = frozenset({torch.float32, torch.bfloat16, torch.float16})
+LOW_COMPLEX = frozenset({torch.complex64, torch.complex32})
+LOW = LOW_REAL | LOW_COMPLEX
+WIDE = frozenset({torch.float64, torch.complex128})
 
 
 class _Lift(TorchDispatchMode):
     """Rewrites dtype requests and mixed-precision operands to float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args = tree_map_only(torch.dtype, wide, args)
-        kwargs = tree_map_only(torch.dtype, wide, kwargs or {})
-        if not func._schema.is_mutable and _mixes_precision((args, kwargs)):
+        args = tuple(wide(a) if isinstance(a, torch.dtype) else a for a in args)
+        kwargs = {k: wide(v) if isinstance(v, torch.dtype) else v for k, v in (kwargs or {}).items()}
+        if _mixes_precision((*args, *kwargs.values())) and not func._schema.is_mutable:
             args, kwargs = tree_map_only(Tensor, widen, (args, kwargs))
         return func(*args, **kwargs)
 
@@ -44,9 +46,14 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def _mixes_precision(arguments: Any) -> bool:
+    """Whether tensors among the arguments (or in lists among them) are both below float64 and in it."""
     dtypes: set[torch.dtype] = set()
-    tree_map_only(Tensor, lambda t: dtypes.add(t.dtype), arguments)
-    return any(d in LOW_REAL + LOW_COMPLEX for d in dtypes) and not dtypes.isdisjoint((torch.float64, torch.complex128))
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            dtypes.add(argument.dtype)
+        elif isinstance(argument, (list, tuple)):
+            dtypes.update(a.dtype for a in argument if isinstance(a, Tensor))
+    return not LOW.isdisjoint(dtypes) and not WIDE.isdisjoint(dtypes)
 
 
 @contextmanager

@@ -105,14 +105,12 @@ def tight(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None,
     rest = best.basis if tangents is None else _without(best.basis, tangents)
     mass = rest.pow(2).sum(1).split(best.sizes)
     dead = best.dead.split(best.sizes)
-    rank = len(best.spectrum) - best.nullity if len(best.spectrum) == sum(best.sizes) else len(best.spectrum)
-    around = best.spectrum[max(0, rank - 4):rank + 4]
     return Tightness(
         dim=gauge.dim, nullity=best.nullity, nullities=tuple(s.nullity for s in spaces), dead=int(best.dead.sum()),
-        parameters=sum(best.sizes), spectrum=tuple(around.tolist()), above=best.above, below=best.below,
+        parameters=sum(best.sizes), spectrum=best.spectrum, above=best.above, below=best.below,
         clear=best.clear, explained=tangents is not None,
         shares=tuple(Share(n, size, alone, int(d.sum()), float(m.sum())) for n, size, alone, d, m
-                     in zip(best.names, best.sizes, best.alone, dead, mass, strict=True)),
+                     in zip(best.names, best.sizes, best.alone(), dead, mass, strict=True)),
     )
 
 
