@@ -28,9 +28,9 @@ def main() -> None:
     infer = None
     if not options.no_infer:
         try:
-            from regauge.infer import infer
+            from regauge import infer
         except ImportError:
-            print("(no regauge.infer yet: measuring only)")
+            print("(no infer yet: measuring only)")
     for name in names:
         case, start = zoo[name], time.perf_counter()
         call = case.make()

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from tests.zoo.registry import Call, add, tokens
 
-V, F = 23, 13
+V, F = 17, 11
 
 
 def built(config: PretrainedConfig, model: str, vocabulary: int = V, **kwargs: Any) -> Call:
@@ -52,12 +52,12 @@ add("qwen2-tied", llama_dim(2, 8, 2, 2, True), lambda: qwen2(True), slow=True)
 
 def gpt2(tied: bool) -> Call:
     config = transformers.GPT2Config(
-        vocab_size=V, n_positions=7, n_embd=8, n_layer=2, n_head=2, n_inner=F, tie_word_embeddings=tied,
+        vocab_size=V, n_positions=7, n_embd=6, n_layer=2, n_head=2, n_inner=F, tie_word_embeddings=tied,
         use_cache=False, layer_norm_epsilon=1e-5)
     return built(config, "GPT2LMHeadModel")
 
 
-def gpt2_dim(tied: bool, d: int = 8, heads: int = 2, layers: int = 2, positions: int = 7) -> int:
+def gpt2_dim(tied: bool, d: int = 6, heads: int = 2, layers: int = 2, positions: int = 7) -> int:
     dh = d // heads
     block = 2 * heads * dh**2 + 2 * d + 5 * d + 2 * d + F + (d + 1) + (F + 1)
     ends = 0 if tied else V + (d - 1) + (d - 1) * (d - 2) // 2 + 2 * d
@@ -70,29 +70,35 @@ add("gpt2", gpt2_dim(False), lambda: gpt2(False), slow=True)
 
 def bert(model: str, **kwargs: Any) -> Call:
     config = transformers.BertConfig(
-        vocab_size=V, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=F,
+        vocab_size=V, hidden_size=6, num_hidden_layers=2, num_attention_heads=2, intermediate_size=F,
         max_position_embeddings=7, type_vocab_size=2, pad_token_id=None, num_labels=5)
     return built(config, model, token_type_ids=tokens(2, 3, 7))
 
 
-def bert_dim(pooled: bool, d: int = 8, heads: int = 2, layers: int = 2) -> int:
+def bert_dim(d: int = 6, heads: int = 2, layers: int = 2) -> int:
     dh = d // heads
     block = 2 * heads * dh**2 + 2 * d + (d + 1) + (F + 1) + 2 * d + 3 * d + F
     return layers * block + (2 * d + d) + V + 7 + 2 + 2 * (d - 1)
 
 
-add("bert-classifier", bert_dim(True), lambda: bert("BertForSequenceClassification"), slow=True)
+add("bert-classifier", bert_dim(), lambda: bert("BertForSequenceClassification"), slow=True)
 add("bert-mlm-tied", 0, lambda: bert("BertForMaskedLM"), slow=True)
 
 
 def opt() -> Call:
     config = transformers.OPTConfig(
-        vocab_size=V, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, ffn_dim=F, word_embed_proj_dim=8,
+        vocab_size=V, hidden_size=6, num_hidden_layers=2, num_attention_heads=2, ffn_dim=F, word_embed_proj_dim=6,
         max_position_embeddings=7, pad_token_id=None, use_cache=False, dropout=0.0)
     return built(config, "OPTForCausalLM")
 
 
-add("opt", 0, opt, slow=True)
+def opt_dim(d: int = 6, heads: int = 2, layers: int = 2, positions: int = 7, unread: int = 2) -> int:
+    dh = d // heads
+    block = 2 * heads * dh**2 + 2 * d + 5 * d + 2 * d + F + (d + 1) + (F + 1) + F
+    return layers * block + positions + unread * d
+
+
+add("opt", opt_dim(), opt, slow=True, why="as GPT-2 tied, with relu, and two position rows that are never read")
 
 
 def neox(parallel: bool, rotary: float = 0.5) -> Call:
@@ -104,13 +110,20 @@ def neox(parallel: bool, rotary: float = 0.5) -> Call:
     return built(config, "GPTNeoXForCausalLM")
 
 
-add("neox-parallel", 0, lambda: neox(True), slow=True)
-add("neox-sequential", 0, lambda: neox(False), slow=True)
+def neox_dim(parallel: bool, d: int = 8, heads: int = 2, layers: int = 2, r: int = 2) -> int:
+    dh = d // heads
+    queries_keys = heads * (r + (dh - r) ** 2 + (dh - r))
+    block = queries_keys + heads * (dh**2 + dh) + 5 * d + 2 * d + F + (d + 1) + (F + 1) + parallel * (d - 1)
+    return layers * block + V + (d - 1) * (d - 2) // 2 + 2 * d
+
+
+add("neox-parallel", neox_dim(True), lambda: neox(True), slow=True)
+add("neox-sequential", neox_dim(False), lambda: neox(False), slow=True)
 
 
 def t5() -> Call:
     config = transformers.T5Config(
-        vocab_size=V, d_model=8, d_kv=4, d_ff=F, num_layers=2, num_heads=2, relative_attention_num_buckets=8,
+        vocab_size=V, d_model=6, d_kv=3, d_ff=F, num_layers=2, num_heads=2, relative_attention_num_buckets=8,
         relative_attention_max_distance=16, use_cache=False, pad_token_id=0, decoder_start_token_id=0,
         tie_word_embeddings=False, dropout_rate=0.0)
     network = transformers.T5ForConditionalGeneration(config).eval()

@@ -9,7 +9,7 @@ from tests.zoo.registry import Call, add, floats
 
 def vit() -> Call:
     config = transformers.ViTConfig(
-        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=13, image_size=8, patch_size=4,
+        hidden_size=6, num_hidden_layers=2, num_attention_heads=2, intermediate_size=11, image_size=8, patch_size=4,
         num_channels=3, num_labels=5, layer_norm_eps=1e-5)
     return Call(transformers.ViTForImageClassification(config).eval(), (floats(7, 3, 8, 8),), {}, "logits")
 
@@ -20,6 +20,15 @@ def resnet(layer_type: str) -> Call:
     return Call(transformers.ResNetForImageClassification(config).eval(), (floats(7, 3, 32, 32),), {}, "logits")
 
 
-add("vit", 0, vit, slow=True)
+def vit_dim(d: int = 6, heads: int = 2, f: int = 11, layers: int = 2, classes: int = 5) -> int:
+    """Block as GPT-2's; ends: the means of patch map, positions and class token; patch bias and class token against
+    the positions; O(d - 1); the final norm's gain and shift and one direction for each row of the head."""
+    dh = d // heads
+    block = 2 * heads * dh**2 + 2 * d + 5 * d + 2 * d + f + (d + 1) + (f + 1)
+    means = 3 * 4 * 4 + 1 + 5 + 1
+    return layers * block + means + 2 * (d - 1) + (d - 1) * (d - 2) // 2 + 2 * d + classes
+
+
+add("vit", vit_dim(), vit, slow=True)
 add("resnet-basic", 0, lambda: resnet("basic"), slow=True)
 add("resnet-bottleneck", 0, lambda: resnet("bottleneck"), slow=True)

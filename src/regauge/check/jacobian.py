@@ -21,15 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from regauge.check.generic import double_copy, randomise, resample
-from regauge.check.lift import lifted
+from regauge.check.lift import lifted, plain_eps
 from regauge.check.observe import Observe, run
 from regauge.errors import InputError
 
-NULL = 1e-10  # no singular value above this (relative to the largest) is called null: eps in a norm leaves 1e-9 .. 4e-8
+NULL = 1e-10  # no singular value above this, relative to the largest, is called null
 NOISE = 1e-13  # none below this is called non-null: rounding leaves 1e-16 .. 1e-14
 DROWNED = 1e-12  # a column this small beside the largest is rounding: its parameter has no effect on its own
 CLEAR = 30.0  # the two values around the cut differ by at least this factor, or the measurement is called unclear
-SPREAD = 8  # batches of inputs that share the rows of J among them
+SPREAD = 16  # batches of inputs that share the rows of J among them
 BATCHES = 400
 CHUNK = 256
 
@@ -183,7 +183,7 @@ def _rows(model: nn.Module, named: dict[str, Tensor], inputs: Any, observe: Obse
           total: int) -> Tensor:
     """J's rows for one batch of inputs, (m, P): random combinations of the outputs, or all outputs if they are few."""
     args, kwargs = inputs
-    with lifted():  # the backward pass needs no lift: it follows the dtypes that the forward pass really had
+    with lifted(), plain_eps():  # the backward pass needs no lift: it follows the dtypes that the forward pass really had
         outputs = run(model, args, kwargs, observe)
     flat = torch.cat([(torch.view_as_real(t) if t.is_complex() else t).reshape(-1) for t in outputs.values()])
     if not flat.requires_grad:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -70,3 +71,29 @@ def lifted() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(default)
+
+
+STABILISED = frozenset(
+    {"layer_norm", "batch_norm", "group_norm", "instance_norm", "rms_norm",
+     "add", "add_", "__add__", "__radd__", "__iadd__"}
+)
+TINY, PLAIN = 1e-3, 3e-2
+
+
+class plain_eps(TorchFunctionMode):  # noqa: N801 (used as a context manager)
+    """Within, a stabilising constant in (0, 1e-3) that is added to something, or given to a norm, is 0.03 instead.
+
+    Whether a norm has an eps decides its symmetry, its size does not; but with eps = 1e-12 the broken scale would
+    leave a singular value at the level of rounding and count as a symmetry. Zero stays zero.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in STABILISED:
+            args = tuple(map(_plain, args))
+            kwargs = {k: _plain(v) for k, v in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _plain(value: Any) -> Any:
+    return PLAIN if isinstance(value, float) and 0 < value < TINY else value
