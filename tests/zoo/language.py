@@ -82,7 +82,14 @@ def bert_dim(d: int = 6, heads: int = 2, layers: int = 2) -> int:
 
 
 add("bert-classifier", bert_dim(), lambda: bert("BertForSequenceClassification"), slow=True)
-add("bert-mlm-tied", 0, lambda: bert("BertForMaskedLM"), slow=True)
+def mlm_dim(d: int = 6) -> int:
+    """The classifier's, but: the embedding's rows are the head's too, so their means show, and of their d shifts
+    against the positions only the one along 1 / gain of the last norm stays, which the decoder's bias undoes; that
+    norm's shift goes into the decoder's bias."""
+    return bert_dim(d) - V - (d - 1) + 1 + d
+
+
+add("bert-mlm-tied", mlm_dim(), lambda: bert("BertForMaskedLM"), slow=True)
 
 
 def opt() -> Call:
@@ -101,20 +108,22 @@ def opt_dim(d: int = 6, heads: int = 2, layers: int = 2, positions: int = 7, unr
 add("opt", opt_dim(), opt, slow=True, why="as GPT-2 tied, with relu, and two position rows that are never read")
 
 
-def neox(parallel: bool, rotary: float = 0.5) -> Call:
+def neox(parallel: bool, v: int = 31, f: int = 5) -> Call:
+    """The first parallel MLP is a function of the token alone: the vocabulary must be too large for it to be any."""
     config = transformers.GPTNeoXConfig(
-        vocab_size=V, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=F,
+        vocab_size=v, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=f,
         use_parallel_residual=parallel, use_cache=False, tie_word_embeddings=False, max_position_embeddings=32,
         layer_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 10000.0,
-                                              "partial_rotary_factor": rotary})
-    return built(config, "GPTNeoXForCausalLM")
+                                              "partial_rotary_factor": 0.5})
+    return built(config, "GPTNeoXForCausalLM", v)
 
 
-def neox_dim(parallel: bool, d: int = 8, heads: int = 2, layers: int = 2, r: int = 2) -> int:
+def neox_dim(parallel: bool, d: int = 8, heads: int = 2, layers: int = 2, r: int = 2, v: int = 31,
+             f: int = 5) -> int:
     dh = d // heads
     queries_keys = heads * (r + (dh - r) ** 2 + (dh - r))
-    block = queries_keys + heads * (dh**2 + dh) + 5 * d + 2 * d + F + (d + 1) + (F + 1) + parallel * (d - 1)
-    return layers * block + V + (d - 1) * (d - 2) // 2 + 2 * d
+    block = queries_keys + heads * (dh**2 + dh) + 5 * d + 2 * d + f + (d + 1) + (f + 1) + parallel * (d - 1)
+    return layers * block + v + (d - 1) * (d - 2) // 2 + 2 * d
 
 
 add("neox-parallel", neox_dim(True), lambda: neox(True), slow=True)

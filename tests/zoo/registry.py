@@ -7,6 +7,7 @@ collide with no width.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from regauge.check.generic import randomise as _randomise
-from regauge.check.jacobian import NullSpace, null_space
+from regauge.check.jacobian import NullSpace, calls_relu, null_space
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,15 @@ def randomise(model: nn.Module, seed: int) -> None:
     _randomise(model, torch.Generator().manual_seed(seed))
 
 
-def measure(case: Case, call: Call, seeds: int = 6) -> NullSpace:
+def measure(case: Case, call: Call, seeds: int = 3) -> NullSpace:
     """The null space with the least nullity over up to `seeds` generic points, stopping at the formula's value.
 
     Dead or always-on ReLU units only add directions at a point, so the least is the generic one.
     """
+    kinds = (False, True) if calls_relu(call.model, call.args, call.kwargs) else (False,)
     best = None
-    for seed in range(seeds):
-        space = null_space(call.model, call.args, call.kwargs, observe=call.observe, seed=seed)
+    for seed, leaks in itertools.product(range(seeds), kinds):
+        space = null_space(call.model, call.args, call.kwargs, observe=call.observe, seed=seed, leaks=leaks)
         best = space if best is None or space.nullity < best.nullity else best
         if best.nullity <= case.dim:
             break

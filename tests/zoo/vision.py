@@ -14,10 +14,18 @@ def vit() -> Call:
     return Call(transformers.ViTForImageClassification(config).eval(), (floats(7, 3, 8, 8),), {}, "logits")
 
 
-def resnet(layer_type: str) -> Call:
+def resnet(layer_type: str, stem: int, hidden: list[int]) -> Call:
     config = transformers.ResNetConfig(
-        num_channels=3, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type=layer_type, num_labels=5)
-    return Call(transformers.ResNetForImageClassification(config).eval(), (floats(7, 3, 32, 32),), {}, "logits")
+        num_channels=3, embedding_size=stem, hidden_sizes=hidden, depths=[1, 1], layer_type=layer_type, num_labels=5)
+    network = transformers.ResNetForImageClassification(config).eval()
+    return Call(network, (floats(17, 3, 12, 14),), {}, "logits")
+
+
+def resnet_dim(stem: int, inner: list[int], wide: int) -> int:
+    """Per batch norm channel: weight against gain; per relu channel: a scale (the stem's is the first block's stream);
+    the two shifts that meet in the second block's sum."""
+    channels = stem + stem + sum(inner) + wide + wide
+    return channels + wide + stem + sum(inner) + wide
 
 
 def vit_dim(d: int = 6, heads: int = 2, f: int = 11, layers: int = 2, classes: int = 5) -> int:
@@ -30,5 +38,5 @@ def vit_dim(d: int = 6, heads: int = 2, f: int = 11, layers: int = 2, classes: i
 
 
 add("vit", vit_dim(), vit, slow=True)
-add("resnet-basic", 0, lambda: resnet("basic"), slow=True)
-add("resnet-bottleneck", 0, lambda: resnet("bottleneck"), slow=True)
+add("resnet-basic", resnet_dim(3, [3, 4], 4), lambda: resnet("basic", 3, [3, 4]), slow=True)
+add("resnet-bottleneck", resnet_dim(4, [1, 1, 2, 2], 8), lambda: resnet("bottleneck", 4, [4, 8]), slow=True)

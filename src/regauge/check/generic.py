@@ -74,12 +74,23 @@ def resample(inputs: Any, generator: torch.Generator) -> Any:
         if tensor.dtype == torch.bool or tensor.numel() == 0:
             return tensor
         if tensor.is_floating_point():
-            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-            return tensor.double().mean() + _spread(tensor) * noise
+            return tensor.double().mean() + _spread(tensor) * _noise(tensor.shape, generator)
         low, high = int(tensor.min()), int(tensor.max())
         return torch.randint(low, high + 1, tensor.shape, generator=generator, dtype=tensor.dtype)
 
     return tree_map_only(Tensor, fresh, inputs)
+
+
+def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Normal noise, white and of every coarser grain (a sample, a channel of a sample, ...), of total variance one.
+
+    Averages over positions then differ from sample to sample as much as single entries do, and a ReLU behind a pool or
+    a deep convolution is seen on both sides of its kink.
+    """
+    rank = len(shape)
+    grains = [torch.randn((*shape[:k], *([1] * (rank - k))), generator=generator, dtype=torch.float64)
+              for k in range(1, rank + 1)]
+    return sum(grains, torch.zeros(shape, dtype=torch.float64)) / max(rank, 1) ** 0.5
 
 
 def widened(inputs: Any) -> Any:

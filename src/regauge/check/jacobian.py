@@ -12,16 +12,17 @@ pivoted QR of a square matrix: J Pi = Q [R11 R12; 0 R22] with R22 = 0 up to roun
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
-from typing import Any
 
 import scipy.linalg
 import torch
 from torch import Tensor, nn
 
 from regauge.check.generic import double_copy, randomise, resample
-from regauge.check.lift import lifted, plain_eps
+from regauge.check.lift import leaky, lifted, plain_eps
 from regauge.check.observe import Observe, run
 from regauge.errors import InputError
 
@@ -73,13 +74,13 @@ class NullSpace:
         return tuple(n - _rank(block) for n, block in zip(self.sizes, blocks, strict=True))
 
 
-def null_space(
-    model: nn.Module, args: tuple, kwargs: dict | None = None, *, observe: Observe = None, seed: int = 0
-) -> NullSpace:
+def null_space(model: nn.Module, args: tuple, kwargs: dict | None = None, *, observe: Observe = None, seed: int = 0,
+               leaks: bool = False) -> NullSpace:
     """Measure the null space of J at random parameters and inputs.
 
     The parameters' values are replaced (their shapes, ties and the model's mode are kept), inputs are drawn anew in the
-    shapes of `args` until further ones leave the rank unchanged.
+    shapes of `args` until further ones leave the rank unchanged. With `leaks`, relu is measured by its leaky stand-in,
+    whose units are alive everywhere.
 
     Raises InputError for a model on meta, without parameters, or whose output does not depend on them.
     """
@@ -90,21 +91,19 @@ def null_space(
     total = sum(p.numel() for p in named.values())
     if not total:
         raise InputError("the model has no floating parameters: there is nothing to count")
+    block = partial(_rows, twin, named, args, kwargs or {}, observe, leaks, generator, total)
     rows, wanted = [], total + total // 4 + 32
     while sum(map(len, rows)) < wanted:
-        rows.append(_rows(twin, named, resample((args, kwargs or {}), generator), observe, generator, total))
+        rows.append(block())
         if len(rows) >= BATCHES:
             break
     jacobian = torch.cat(rows)
     for _ in range(4):
         split = _Split.of(jacobian)
-        fresh = [_rows(twin, named, resample((args, kwargs or {}), generator), observe, generator, total)
-                 for _ in range(3)]
+        fresh = [block() for _ in range(3)]
         if not split.sees(torch.cat(fresh)):
             break
-        more = [_rows(twin, named, resample((args, kwargs or {}), generator), observe, generator, total)
-                for _ in range(min(len(rows), BATCHES))]
-        jacobian = torch.cat([jacobian, *fresh, *more])
+        jacobian = torch.cat([jacobian, *fresh, *(block() for _ in rows)])
     if split.rank == 0:
         raise InputError("the observed output does not depend on any parameter")
     values = split.values()
@@ -179,11 +178,11 @@ def _smallest(r: Tensor, count: int, steps: int = 4) -> Tensor:
     return torch.linalg.svdvals(r @ block)[-count:]
 
 
-def _rows(model: nn.Module, named: dict[str, Tensor], inputs: Any, observe: Observe, generator: torch.Generator,
-          total: int) -> Tensor:
+def _rows(model: nn.Module, named: dict[str, Tensor], args: tuple, kwargs: dict, observe: Observe, leaks: bool,
+          generator: torch.Generator, total: int) -> Tensor:
     """J's rows for one batch of inputs, (m, P): random combinations of the outputs, or all outputs if they are few."""
-    args, kwargs = inputs
-    with lifted(), plain_eps():  # the backward pass needs no lift: it follows the dtypes that the forward pass really had
+    args, kwargs = resample((args, kwargs), generator)
+    with lifted(), plain_eps(), leaky() if leaks else nullcontext():  # the backward pass needs no lift: it follows the dtypes that the forward pass really had
         outputs = run(model, args, kwargs, observe)
     flat = torch.cat([(torch.view_as_real(t) if t.is_complex() else t).reshape(-1) for t in outputs.values()])
     if not flat.requires_grad:
@@ -197,6 +196,14 @@ def _rows(model: nn.Module, named: dict[str, Tensor], inputs: Any, observe: Obse
         seeds = torch.eye(m, dtype=torch.float64)
     rows = torch.cat([_pull(flat, named, chunk) for chunk in seeds.split(CHUNK)])
     return rows / rows.norm().clamp_min(1e-300) * len(rows) ** 0.5
+
+
+def calls_relu(model: nn.Module, args: tuple, kwargs: dict | None = None) -> bool:
+    """Whether the model's code calls relu, so that the leaky stand-in says something new."""
+    mode = leaky()
+    with torch.no_grad(), mode:
+        model(*args, **(kwargs or {}))
+    return mode.calls > 0
 
 
 def _pull(flat: Tensor, named: dict[str, Tensor], cotangents: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regauge.check.jacobian import NullSpace, null_space
+from regauge.check.jacobian import NullSpace, calls_relu, null_space
 from regauge.check.observe import Observe
 from regauge.errors import CheckError
 
@@ -93,13 +93,15 @@ def tight(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None,
 
     `model` is a small model (thousands of parameters, cost cubic in them); its values do not matter, since they are
     replaced by generic ones, once per seed; the smallest nullity counts, because a dead unit at one point only adds
-    directions. Tied parameters count once. `observe` as in `infer`.
+    directions. A model that calls relu is also measured with the leaky stand-in, once per seed. Tied parameters count
+    once. `observe` as in `infer`.
 
     Raises InputError for a model without values or without parameters.
     """
     if not seeds:
         raise ValueError("seeds is empty: pass at least one")
-    spaces = [null_space(model, args, kwargs, observe=observe, seed=s) for s in seeds]
+    kinds = (False, True) if calls_relu(model, args, kwargs) else (False,)
+    spaces = [null_space(model, args, kwargs, observe=observe, seed=s, leaks=k) for s in seeds for k in kinds]
     best = min(spaces, key=lambda s: (s.nullity, -s.ratio))
     tangents = _tangents(gauge, best)
     rest = best.basis if tangents is None else _without(best.basis, tangents)
