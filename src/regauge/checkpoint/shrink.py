@@ -47,6 +47,8 @@ CHUNK_FIELD = re.compile(r"(chunk_size|chunk_length)$")
 PERIOD_FIELD = re.compile(r"(_period|_interval|_every_n_layers|_freq|_frequency|sparse_step|layer_step|"
                           r"layer_group_size|rescale_every|sliding_window_pattern)$")
 BUCKET_FIELD = re.compile(r"(num_buckets|attention_num_buckets|num_position_embeddings|rel_extent|max_distance)$")
+STAGE_FIELD = re.compile(r"(depths|hidden_sizes|num_heads|kernel|stride|conv_dim|channel|layers_ind)")
+SHARED_FIELD = re.compile(r"^num_kv_shared_layers$")
 ROTARY_FACTORS = ("partial_rotary_factor", "rotary_pct", "rotary_percent", "rope_pct")
 PRIMES = (47, 37, 41, 31, 43, 53, 29, 59, 67, 71, 73, 79, 83)
 
@@ -65,11 +67,13 @@ class Scale:
     tokens: dict[int, int] = field(default_factory=dict)
 
     def width_of(self, size: int) -> int:
-        """One new width for each old one: 24, 16, 20, 32, ... times width/24."""
+        """One new width for each old one: 24, 16, 20, 32, ... times width/24; small multiples stay multiples."""
         if size not in self.widths:
+            base = next((w for w in self.widths if w < size <= 4 * w and size % w == 0), None)
             steps = (24, 16, 20, 32, 40, 28, 36, 44, 48)
             step = steps[min(len(self.widths), len(steps) - 1)]
-            self.widths[size] = max(4, step * self.width // 24 // 4 * 4)
+            fresh = max(4, step * self.width // 24 // 4 * 4)
+            self.widths[size] = fresh if base is None else size // base * self.widths[base]
         return self.widths[size]
 
     def feed_forward_of(self, name: str, size: int) -> int:
@@ -89,6 +93,8 @@ class Scale:
         """Identities of special tokens: small ones stay, large ones go to the top of the vocabulary, one each."""
         if token < 0 or token < self.vocabulary // 4:
             return token
+        if token in self.vocabularies:  # one row beyond the vocabulary, kept there
+            return self.vocabularies[token]
         if token not in self.tokens:
             self.tokens[token] = self.vocabulary - 1 - len(self.tokens)
         return self.tokens[token]
@@ -146,6 +152,7 @@ def shrink_node(node: Any, scale: Scale) -> None:
             if changed is not None:
                 new[name] = changed
     shrink_rotary(old, new, scale)
+    shrink_overrides(old, new)
     if "use_cache" in old:
         new["use_cache"] = False
     for name, value in new.items():
@@ -160,16 +167,21 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
     depth = old.get("num_hidden_layers", max(counts.values()))
     lists = {k: v for k, v in old.items()
              if isinstance(v, (list, tuple)) and len(v) == depth > 2 and not isinstance(v[0], (list, tuple, dict))
-             and not re.search(r"(depths|hidden_sizes|num_heads|kernel|stride|conv_dim|channel|layers_ind)", k)}
+             and list(v) != list(range(depth)) and not STAGE_FIELD.search(k)}
     spec = old.get("_heterogeneity_spec")
     overrides = getattr(spec, "per_layer_overrides", {})
-    keys = [tuple(str(v[i]) for v in lists.values()) + (str(sorted(overrides.get(i, {}).items(), key=str)),)
-            for i in range(depth)] if lists or overrides else []
+    shared = next((v for k, v in old.items() if SHARED_FIELD.match(k) and isinstance(v, int)), 0)
+    parts = [(i >= depth - shared, *(str(v[i]) for v in lists.values())) for i in range(depth)]
+    keys = [tuple((part[0], value) for value in part[1:]) + (str(sorted(overrides.get(i, {}).items(), key=str)),)
+            for i, part in enumerate(parts)] if lists or overrides else []
     kept = cover(keys, scale.layers) if keys else list(range(min(depth, scale.layers)))
     for name, value in lists.items():
-        new[name] = type(value)(value[i] for i in kept)
+        new[name] = type(value)(_entry(name, value[i], scale) for i in kept)
     for name, value in counts.items():
         new[name] = len(kept) if value == depth else min(value, scale.layers)
+    for name in old:
+        if SHARED_FIELD.match(name) and isinstance(old[name], int):
+            new[name] = sum(i >= depth - shared for i in kept)
     for name, value in old.items():
         if re.search(r"(layers|idxs|indexes|indices|layer_ids|_only_layers|layer_idx)$", name) and name not in new:
             if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
@@ -179,7 +191,21 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
         spec.per_layer_overrides = {n: dict(overrides[i]) for n, i in enumerate(kept) if i in overrides}
 
 
-def cover(keys: list[tuple[str, ...]], least: int) -> list[int]:
+def shrink_overrides(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Sizes that differ between layers keep their ratio to the size of the others."""
+    spec = old.get("_heterogeneity_spec")
+    for changes in getattr(spec, "per_layer_overrides", {}).values():
+        for name, value in changes.items():
+            if type(value) is int and type(old.get(name)) is int and name in new:
+                changes[name] = max(1, round(value / old[name] * new[name]))
+
+
+def _entry(name: str, value: Any, scale: Scale) -> Any:
+    """One layer's entry of a list: feed-forward widths shrink, kinds stay as they are."""
+    return scale.feed_forward_of(name, value) if FEED_FORWARD_FIELD.search(name) and type(value) is int else value
+
+
+def cover(keys: list[tuple[Any, ...]], least: int) -> list[int]:
     """Positions, in order, that together show every value of every column; at least ``least`` of them."""
     missing = {(c, v) for key in keys for c, v in enumerate(key)}
     kept: list[int] = []
@@ -207,16 +233,25 @@ def shrink_attention(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> 
         if HEAD_FIELD.match(name) and not re.search(r"mamba|linear|index|ssm", name):
             new[name] = min(value, max(1, width // size))
         elif KV_FIELD.match(name):
-            queries = next((old[k] for k in old if HEAD_FIELD.match(k) and isinstance(old[k], int)), value)
-            new[name] = width // size if value >= queries else min(value, max(1, width // size // 2))
+            new[name] = width // size if value >= _queries(old) else min(value, max(1, width // size // 2))
         elif re.search(r"index(er)?_(n_heads|num_heads)|index_heads", name):
             new[name] = min(value, 3)
         elif re.search(r"index(er)?_head_dim", name):
             new[name] = 8
         elif HEAD_DIM_FIELD.match(name) and not re.search(r"mamba|linear", name) and value > 4:
-            new[name] = old_sizes.get(value, size) if latent else size
+            ratio = _ratio(value * _queries(old), hidden)
+            new[name] = old_sizes.get(value, size) if latent else ratio * size
         elif name == "qk_head_dim":
             new[name] = 10
+
+
+def _queries(old: dict[str, Any]) -> int:
+    return next((old[k] for k in old if HEAD_FIELD.match(k) and type(old[k]) is int), 1)
+
+
+def _ratio(size: int, width: int | None) -> int:
+    """How often ``width`` goes into ``size``: 2, 3 or 4 where exactly so, else 1."""
+    return size // width if width and size % width == 0 and 1 < size // width <= 4 else 1
 
 
 def head_size(width: int, planar: bool) -> int:
@@ -269,7 +304,7 @@ def shrink_state_space(old: dict[str, Any], new: dict[str, Any], scale: Scale) -
             new[name] = 6
         elif name == "linear_value_head_dim":
             new[name] = 6 if value == old.get("linear_key_head_dim") else 7
-        elif re.search(r"n_groups$", name) and value > 1:
+        elif re.search(r"groups$", name) and value > 1:
             new[name] = 2
     if "expand" in old and isinstance(old.get("intermediate_size"), int) and old["expand"] * hidden == old["intermediate_size"]:
         new["intermediate_size"] = inner
@@ -320,7 +355,7 @@ def shrink_field(name: str, value: Any, old: dict[str, Any], scale: Scale) -> An
         if rule and value > 4:
             return min(value, small(value))
     if value > 16 and re.search(r"(size|dim|width|channels?|hidden|filters|units|features|length)(_\w+)?$", name):
-        return min(value, scale.widths.get(value, scale.width))
+        return min(value, scale.width_of(value))
     return None
 
 
@@ -332,7 +367,7 @@ def field_rules(name: str, scale: Scale) -> tuple[tuple[object, Callable[[int], 
         (POSITION_FIELD.search(name), lambda v: scale.positions),
         (WINDOW_FIELD.search(name), lambda v: 5),
         (FEED_FORWARD_FIELD.search(name), lambda v: scale.feed_forward_of(name, v)),
-        (RANK_FIELD.search(name), lambda v: 9 if name.startswith("q") else 7),
+        (RANK_FIELD.search(name), lambda v: 9 if name.startswith("q") else 8),
         (STATE_FIELD.search(name), lambda v: 5),
         (CHUNK_FIELD.search(name), lambda v: 4),
         (PERIOD_FIELD.search(name), lambda v: 2),
