@@ -14,10 +14,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from regauge.checkpoint.shrink import config_nodes, shrink_config
 
+from .inputs import causal_inputs
 from .overrides import AFTER, BEFORE
-
-BATCH, SEQUENCE = 7, 11
-
+from .replace import repaired
 
 @dataclass(frozen=True)
 class Subject:
@@ -63,9 +62,10 @@ def build_causal(name: str, *, seed: int = 0, attention: str | None = None, **si
     for node in config_nodes(config):
         if "is_decoder" in vars(node) and not vars(node).get("is_encoder_decoder"):
             node.is_decoder = True
-    model = make_model(cls, config, attention)
+    with repaired():
+        model = make_model(cls, config, attention)
     randomise(model, torch.Generator().manual_seed(seed))
-    return Subject(name, Observed(model).eval(), (), {"input_ids": token_ids(config, seed)})
+    return Subject(name, Observed(model).eval(), (), causal_inputs(name, config, seed))
 
 
 def tiny_config(name: str, cls: type, **sizes: int) -> Any:
@@ -80,7 +80,7 @@ def tiny_config(name: str, cls: type, **sizes: int) -> Any:
         node = small
         for parent in parents:
             node = getattr(node, parent)
-        setattr(node, last, value)
+        vars(node)[last] = value(small) if callable(value) else value
     return small
 
 
@@ -115,12 +115,3 @@ def randomise(model: nn.Module, rng: torch.Generator) -> None:
                 buffer.copy_(0.3 * torch.randn(buffer.shape, generator=rng))
             elif name.endswith("running_var"):
                 buffer.copy_(0.5 + torch.rand(buffer.shape, generator=rng))
-
-
-def token_ids(config: Any, seed: int, batch: int = BATCH, sequence: int = SEQUENCE, key: str = "vocab_size") -> Tensor:
-    """Random ordinary tokens: none that a configuration calls special."""
-    sizes = [vars(n)[key] for n in config_nodes(config) if isinstance(vars(n).get(key), int)]
-    special = {v for n in config_nodes(config) for k, v in vars(n).items() if "token" in k and isinstance(v, int)}
-    ordinary = torch.tensor([t for t in range(sizes[0] if sizes else 32) if t not in special])
-    picks = torch.randint(len(ordinary), (batch, sequence), generator=torch.Generator().manual_seed(seed + 1))
-    return ordinary[picks]

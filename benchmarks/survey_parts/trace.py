@@ -14,6 +14,7 @@ import torch
 from torch.export import ExportedProgram
 
 from .build import Subject
+from .replace import traceable
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def export_patches() -> Iterator[None]:
     import transformers.exporters.exporter_dynamo  # noqa: F401  (registers the patches)
     from transformers.exporters.utils import apply_patches
 
-    with apply_patches("dynamo"):
+    with apply_patches("dynamo"), traceable():
         yield
 
 
