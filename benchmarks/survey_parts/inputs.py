@@ -32,6 +32,8 @@ def causal_inputs(name: str, config: Any, seed: int) -> dict[str, Any]:
     if name in ("gemma4_assistant", "gemma4_unified_assistant"):  # drafts from another model's states
         inputs = _draft_inputs(config, seed)
         return inputs if "unified" in name else inputs | {"logits_to_keep": torch.arange(SEQUENCE)}
+    if name == "reformer":  # whole chunks, or it pads and counts the padding
+        return {"input_ids": token_ids(config, seed, sequence=12)}
     return {"input_ids": tokens}
 
 
