@@ -145,6 +145,7 @@ def shrink_node(node: Any, scale: Scale) -> None:
     shrink_experts(old, new)
     shrink_state_space(old, new, scale)
     shrink_stages(old, new, scale)
+    shrink_outputs(old, new)
     shrink_image(old, new)
     for name, value in old.items():
         if name not in new and not name.startswith("_"):
@@ -324,19 +325,33 @@ def shrink_stages(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
             unit = max(1, min(value) // 8)
             new[name] = type(value)(max(4, v // unit // 4 * 4) if v > 8 else v for v in value)
         elif re.search(r"(num_attention_heads|num_heads|heads)$", name):
-            unit = max(1, min(value) // 2)
-            new[name] = type(value)(max(1, v // unit) for v in value)
+            new[name] = type(value)(min(v, 2 * v // max(1, min(value))) for v in value)
+
+
+def shrink_outputs(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """A backbone that names its layers as stages: as many layers as it gives out, and all of them given out."""
+    depth, names = old.get("num_hidden_layers"), old.get("stage_names")
+    if type(depth) is not int or not isinstance(names, (list, tuple)) or len(names) != depth + 1:
+        return
+    count = max(new["num_hidden_layers"], len(old.get("_out_indices") or ()))
+    given = max(1, len(old.get("_out_indices") or ()))
+    new["num_hidden_layers"] = count
+    new["stage_names"] = list(names[: count + 1])
+    new["_out_indices"] = list(range(count + 1 - given, count + 1))
+    new["_out_features"] = [names[i] for i in new["_out_indices"]]
 
 
 def shrink_image(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Images of three by three patches, four pixels wide; pyramids keep their first stride and get eight of them."""
     staged = any(isinstance(old.get(k), (list, tuple)) for k in ("depths", "hidden_sizes", "embed_dims"))
     patch = old.get("patch_size")
-    if type(patch) is int and _is_image(old) and not staged:
+    if type(patch) is int and ("image_size" in old or _is_image(old)) and not staged:
         new["patch_size"] = min(patch, 4)
-    if type(old.get("image_size")) is int:
+    if "image_size" in old and staged:
+        new["image_size"] = 64 if type(old["image_size"]) is int else type(old["image_size"])((64, 64))
+    elif type(old.get("image_size")) is int:
         cell = patch if type(patch) is int else 4
-        new["image_size"] = 64 if staged else 3 * min(cell, 4)
+        new["image_size"] = 3 * min(cell, 4)
     elif isinstance(old.get("image_size"), (list, tuple)) and type(patch) is int:
         new["image_size"] = type(old["image_size"])(3 * min(patch, 4) for _ in old["image_size"])
     if type(old.get("num_mel_bins")) is int:
@@ -363,6 +378,7 @@ def field_rules(name: str, scale: Scale) -> tuple[tuple[object, Callable[[int], 
     """What a field of this name counts, first match first, and the small number that takes its place."""
     return (
         (name in WIDTH_FIELDS, scale.width_of),
+        (name == "codebook_size", lambda v: 64),
         (VOCABULARY_FIELD.search(name) and "type_vocab" not in name, scale.vocabulary_of),
         (POSITION_FIELD.search(name), lambda v: scale.positions),
         (WINDOW_FIELD.search(name), lambda v: 5),
