@@ -115,3 +115,8 @@ def randomise(model: nn.Module, rng: torch.Generator) -> None:
                 buffer.copy_(0.3 * torch.randn(buffer.shape, generator=rng))
             elif name.endswith("running_var"):
                 buffer.copy_(0.5 + torch.rand(buffer.shape, generator=rng))
+
+
+def token_rows(tokens: Tensor, rng: torch.Generator) -> Tensor:
+    """Other tokens of the same shape, from the whole range that the given ones span."""
+    return torch.randint(int(tokens.max()) + 1, tokens.shape, generator=rng)

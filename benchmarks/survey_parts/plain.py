@@ -23,7 +23,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
     "LayerNorm": lambda: nn.LayerNorm(12), "LayerNormBare": lambda: nn.LayerNorm(12, elementwise_affine=False),
     "LayerNormNoBias": lambda: nn.LayerNorm(12, bias=False), "RMSNorm": lambda: nn.RMSNorm(12, eps=1e-6),
     "RMSNormBare": lambda: nn.RMSNorm(12, eps=1e-6, elementwise_affine=False), "BatchNorm1d": lambda: nn.BatchNorm1d(12),
-    "GroupNorm": lambda: nn.GroupNorm(3, 12), "LocalResponseNorm": lambda: nn.LocalResponseNorm(3),
+    "GroupNorm": lambda: nn.GroupNorm(3, 12),
 }
 
 
@@ -74,6 +74,7 @@ def _cells(dimension: int) -> dict[str, nn.Module]:
         f"BatchNorm{d}dConv": chain(getattr(nn, f"BatchNorm{d}d")(6), nn.ReLU()),
         f"InstanceNorm{d}d": chain(getattr(nn, f"InstanceNorm{d}d")(6, affine=True), nn.ReLU()),
         f"GroupNorm{d}d": chain(nn.GroupNorm(3, 6), nn.SiLU()),
+        f"LocalResponseNorm{d}d": chain(nn.LocalResponseNorm(3), nn.ReLU()),
         f"MaxPool{d}d": chain(getattr(nn, f"MaxPool{d}d")(2)),
         f"AvgPool{d}d": chain(getattr(nn, f"AvgPool{d}d")(2)),
         f"AdaptiveAvgPool{d}d": nn.Sequential(
