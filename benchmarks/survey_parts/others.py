@@ -26,13 +26,16 @@ PREFERRED = (  # the head that a type is best known by comes first
 
 
 def other_types() -> dict[str, str]:
-    """Registered types outside the causal table, each with the class that is surveyed."""
+    """Registered types with the class that is surveyed. Types of the causal table are here again when they are
+    encoders or encoder-decoders by birth."""
     tables = [getattr(modeling_auto, f"MODEL_FOR_{k}_MAPPING_NAMES", {}) for k in PREFERRED]
     tables.append(modeling_auto.MODEL_MAPPING_NAMES)
     causal, chosen = set(causal_types()), {}
     for name in CONFIG_MAPPING_NAMES:
         classes = next((t[name] for t in tables if name in t), None)
-        if classes is not None and name not in causal:
+        if name in causal:
+            classes = next((t[name] for t in tables[:3] if name in t), None)
+        if classes is not None:
             chosen[name] = classes if isinstance(classes, str) else classes[0]
     return chosen
 
