@@ -18,6 +18,7 @@ from .inputs import causal_inputs
 from .overrides import AFTER, BEFORE
 from .replace import repaired
 
+
 @dataclass(frozen=True)
 class Subject:
     """What is surveyed: a model in evaluation mode, and one set of inputs."""

@@ -62,7 +62,8 @@ def other_inputs(model: Any, config: Any, seed: int) -> dict[str, Any]:
         inputs["pixel_values"] = torch.randn(_image_shape(config), generator=rng)
     if "pixel_values_videos" in names and "pixel_values" not in names:
         batch, *image = _image_shape(config)
-        inputs["pixel_values_videos"] = torch.randn(batch, _find(config, "num_frames", "frames_per_clip", default=4), *image)
+        frames = _find(config, "num_frames", "frames_per_clip", default=4)
+        inputs["pixel_values_videos"] = torch.randn(batch, frames, *image)
     if "input_values" in names:
         bins = _find(config, "num_mel_bins", default=0)
         shape = (BATCH, _find(config, "max_length", default=64), bins) if bins else (BATCH, 2000)

@@ -56,7 +56,10 @@ BEFORE: dict[str, dict[str, Any]] = {
 }
 
 AFTER: dict[str, dict[str, Any]] = {
-    "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0, "ffn_config.moe_num_experts": 5, "ffn_config.moe_top_k": 2},
+    "dbrx": {
+        "attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0, "ffn_config.moe_num_experts": 5,
+        "ffn_config.moe_top_k": 2,
+    },
     "gemma4_assistant": {"num_centroids": 7},
     "gemma4_unified_assistant": {"num_centroids": 7},
     "gemma3n": {"vision_config": _other_vision_tower},

@@ -24,7 +24,8 @@ def write_page(records: list[Record], path: Path) -> None:
     parts = [HEADER, overview(kinds)]
     for kind, title in TITLES.items():
         if kinds[kind]:
-            parts += [f"## {title}\n", unsound(kinds[kind]), gaps(kinds[kind]), missing(kinds[kind]), table(kinds[kind])]
+            parts.append(f"## {title}\n")
+            parts += [section(kinds[kind]) for section in (unsound, gaps, missing, table)]
     path.write_text("\n".join(p for p in parts if p))
 
 
@@ -49,7 +50,8 @@ def overview(kinds: dict[str, list[Record]]) -> str:
         tested = [r for r in compiled if r.get("tight") is not None]
         rows.append(
             f"| {title} | {len(rs)} | {sum('parameters' in r for r in rs)} | {sum('nodes' in r for r in rs)} "
-            f"| {len(compiled)} | {sum(r['sound'] for r in compiled)} | {sum(r['tight'] for r in tested)} of {len(tested)} "
+            f"| {len(compiled)} | {sum(r['sound'] for r in compiled)} "
+            f"| {sum(r['tight'] for r in tested)} of {len(tested)} "
             f"| {_median(rs, 'trace_seconds')} | {_median(rs, 'infer_seconds')} |"
         )
     return "\n".join(rows) + "\n"

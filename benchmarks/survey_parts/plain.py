@@ -22,7 +22,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 NORMS: dict[str, Callable[[], nn.Module]] = {
     "LayerNorm": lambda: nn.LayerNorm(12), "LayerNormBare": lambda: nn.LayerNorm(12, elementwise_affine=False),
     "LayerNormNoBias": lambda: nn.LayerNorm(12, bias=False), "RMSNorm": lambda: nn.RMSNorm(12, eps=1e-6),
-    "RMSNormBare": lambda: nn.RMSNorm(12, eps=1e-6, elementwise_affine=False), "BatchNorm1d": lambda: nn.BatchNorm1d(12),
+    "RMSNormBare": lambda: nn.RMSNorm(12, eps=1e-6, elementwise_affine=False),
+    "BatchNorm1d": lambda: nn.BatchNorm1d(12),
     "GroupNorm": lambda: nn.GroupNorm(3, 12),
 }
 

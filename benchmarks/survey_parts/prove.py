@@ -4,7 +4,7 @@ dimension equals the nullity of the Jacobian."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-9) -> t
     count = sum(p.numel() for p in parameters)
     blocks, rows, draw = [], 0, 0
     while rows < margin * count:
-        block = _jacobian(lambda a=args, k=kwargs, d=draw: model(*fresh(a, d), **fresh(k, d)), parameters, draw)
+        block = _jacobian(model, fresh(args, draw), fresh(kwargs, draw), parameters, draw)
         blocks.append(block)
         rows, draw = rows + block.shape[0], draw + 1
     jacobian = torch.cat(blocks)
@@ -85,30 +85,31 @@ def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-9) -> t
     return zero, float(last / max(float(first), 1e-300))
 
 
-def _jacobian(run: Callable[[], Tensor], parameters: list[Tensor], draw: int) -> Tensor:
+def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:
     torch.manual_seed(0)
     with InDouble():
-        full = run()
+        full = model(*args, **kwargs)
     output, rows = full.flatten(), []
     samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
     weights = torch.randn(min(len(output), 6 * samples), len(output), dtype=output.dtype,
                           generator=torch.Generator().manual_seed(draw))
     for chunk in weights.split(128):
         try:
-            grads = torch.autograd.grad(
-                output, parameters, chunk, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
+            rows.append(_pulled_back(output, parameters, chunk, batched=True))
         except RuntimeError:  # an operator without a batching rule
-            single = [torch.autograd.grad(output, parameters, c, retain_graph=True, allow_unused=True) for c in chunk]
-            grads = [
-                None if g[0] is None else torch.stack(list(g)) for g in zip(*single, strict=True)  # type: ignore[arg-type]
-            ]
-        parts = [
-            torch.zeros(len(chunk), p.numel(), dtype=p.dtype) if g is None else g.reshape(len(chunk), -1)
-            for p, g in zip(parameters, grads, strict=True)
-        ]
-        rows.append(torch.cat(parts, dim=1))
+            rows += [_pulled_back(output, parameters, c, batched=False) for c in chunk]
     return torch.cat(rows)
+
+
+def _pulled_back(output: Tensor, parameters: Sequence[Tensor], cotangents: Tensor, batched: bool) -> Tensor:
+    grads = torch.autograd.grad(
+        output, parameters, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
+    )
+    count = len(cotangents) if batched else 1
+    return torch.cat([
+        torch.zeros(count, p.numel(), dtype=p.dtype) if g is None else g.reshape(count, -1)
+        for p, g in zip(parameters, grads, strict=True)
+    ], dim=1)
 
 
 def fresh(inputs: Any, draw: int) -> Any:

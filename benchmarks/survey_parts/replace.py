@@ -24,7 +24,8 @@ def repaired() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for path in DRAFTS:
             cls = find(path)
-            stack.enter_context(mock.patch.object(cls, "kv_sharing_modes", property(_sharing(cls.kv_sharing_modes.fget))))
+            modes = property(_sharing(cls.kv_sharing_modes.fget))
+            stack.enter_context(mock.patch.object(cls, "kv_sharing_modes", modes))
         yield
 
 
@@ -62,7 +63,8 @@ def dense_glu_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Ten
         w.view(experts.num_experts, experts.ffn_hidden_size, experts.hidden_size)
         for w in (experts.mlp.w1, experts.mlp.v1, experts.mlp.w2)
     )
-    inner = torch.einsum("td,efd->tef", tokens, up) * experts.mlp.activation_fn(torch.einsum("td,efd->tef", tokens, gate))
+    inner = experts.mlp.activation_fn(torch.einsum("td,efd->tef", tokens, gate))
+    inner = inner * torch.einsum("td,efd->tef", tokens, up)
     return torch.einsum("tef,efd,te->td", inner, down, share).view(hidden.shape)
 
 

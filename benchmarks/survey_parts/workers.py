@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 Job = Callable[[str], dict[str, Any]]
 
@@ -39,14 +39,14 @@ def run_all(job: Job, names: list[str], processes: int, limit: float) -> Iterato
     for _ in range(min(processes, len(names))):
         give(*start())
     while busy:
-        for pipe in wait(list(busy), timeout=1.0):
-            process, name, _ = busy.pop(pipe)  # type: ignore[index]
+        for pipe in cast(list[Connection], wait(list(busy), timeout=1.0)):
+            process, name, _ = busy.pop(pipe)
             try:
-                yield name, pipe.recv()  # type: ignore[union-attr]
+                yield name, pipe.recv()
             except EOFError:
                 yield name, {"error": "the process ended", "kind": "crash"}
                 process, pipe = start()
-            give(process, pipe)  # type: ignore[arg-type]
+            give(process, pipe)
         for pipe, (process, name, since) in list(busy.items()):
             if time.monotonic() - since > limit:
                 del busy[pipe]

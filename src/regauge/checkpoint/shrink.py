@@ -13,91 +13,25 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
-WIDTH_FIELDS = ("hidden_size", "d_model", "n_embd", "emb_dim", "dim", "embed_dim", "encoder_embed_dim", "width")
-LAYER_FIELD = re.compile(
-    r"^(num_hidden_layers|n_layers?|num_layers|depth|num_blocks|num_transformer_layers|num_hidden_groups|"
-    r"(num_)?(encoder|decoder|xmod|text|vision|audio|pre|h|l)_(hidden_)?layers|num_(encoder|decoder)_layers|"
-    r"\w+_num_(hidden_)?layers|num_\w+_blocks|num_\w*hidden_layers|num_layers_per_stack|num_feature_levels_layers)$",
-    re.I,
+from .fields import (
+    EXPERT_FIELD,
+    FEED_FORWARD_FIELD,
+    HEAD_DIM_FIELD,
+    HEAD_FIELD,
+    KV_FIELD,
+    LAYER_FIELD,
+    ROTARY_FACTORS,
+    SHARED_FIELD,
+    STAGE_FIELD,
+    TOKEN_FIELD,
+    TOP_K_FIELD,
+    WIDTH_FIELDS,
+    Scale,
+    field_rules,
 )
-HEAD_FIELD = re.compile(r"^(num_attention_heads|n_heads?|num_heads|\w*_?attention_heads|\w+_num_(attention_)?heads)$")
-KV_FIELD = re.compile(r"^(\w+_)?(num_key_value_heads|num_kv_heads|kv_n_heads|n_kv_heads|multi_query_group_num)$")
-HEAD_DIM_FIELD = re.compile(r"^(\w+_)?(head_dim|d_head|dim_head|d_kv|kv_channels|attention_head_size|head_size)$")
-TOP_K_FIELD = re.compile(r"^(num_experts_per_tok(en)?|moe_topk|moe_top_k|moe_k|top_k_experts|num_selected_experts)$")
-EXPERT_FIELD = re.compile(r"^((num|n)_(local_|routed_)?experts|moe_num_experts|ffn_num_experts|num_moe_experts)$")
-FEED_FORWARD_FIELD = re.compile(
-    r"(intermediate_size|ffn_dim|ffn_hidden_size|^d_ff$|^dff$|^dim_ff$|^n_inner$|^d_inner$|feed_forward_size|mlp_dim|"
-    r"feedforward_dim|intermediate_dim|intermediate_size_mlp|^hidden_dim$|_intermediate_dim)"
-)
-TOKEN_FIELD = re.compile(r"(_token_id|_token_index|_token_ids|^(pad|bos|eos|unk|mask|sep|cls)_index|_tokens?_idx)$")
-VOCABULARY_FIELD = re.compile(r"(vocab_size|vocab_size_per_layer_input|vocab_size_base|byte_group_vocab|codebook_size)")
-POSITION_FIELD = re.compile(
-    r"(max_position_embeddings|^n_positions$|^n_ctx$|max_seq_len|model_max_length|context_length|"
-    r"max_(source|target)_positions|max_position|max_seqlen|max_sequence_length|max_text_len)"
-)
-WINDOW_FIELD = re.compile(r"(sliding_window(_size)?|attention_window_size|attention_chunk_size|local_attention|"
-                          r"local_attention_window_len|window_size|swa_window)$")
-RANK_FIELD = re.compile(r"(lora_rank|_rank|^rank|lowrank|time_step_rank|^d_rel$)")
-STATE_FIELD = re.compile(r"(d_state|state_size)$")
-CHUNK_FIELD = re.compile(r"(chunk_size|chunk_length)$")
-PERIOD_FIELD = re.compile(r"(_period|_interval|_every_n_layers|_freq|_frequency|sparse_step|layer_step|"
-                          r"layer_group_size|rescale_every|sliding_window_pattern)$")
-BUCKET_FIELD = re.compile(r"(num_buckets|attention_num_buckets|num_position_embeddings|rel_extent|max_distance)$")
-STAGE_FIELD = re.compile(r"(depths|hidden_sizes|num_heads|kernel|stride|conv_dim|channel|layers_ind)")
-SHARED_FIELD = re.compile(r"^num_kv_shared_layers$")
-ROTARY_FACTORS = ("partial_rotary_factor", "rotary_pct", "rotary_percent", "rope_pct")
-PRIMES = (47, 37, 41, 31, 43, 53, 29, 59, 67, 71, 73, 79, 83)
-
-
-@dataclass
-class Scale:
-    """The sizes of the small copy, and the choices made so far for one whole configuration tree."""
-
-    width: int
-    layers: int
-    vocabulary: int
-    positions: int
-    widths: dict[int, int] = field(default_factory=dict)
-    feed_forwards: dict[tuple[str, int], int] = field(default_factory=dict)
-    vocabularies: dict[int, int] = field(default_factory=dict)
-    tokens: dict[int, int] = field(default_factory=dict)
-
-    def width_of(self, size: int) -> int:
-        """One new width for each old one: 24, 16, 20, 32, ... times width/24; small multiples stay multiples."""
-        if size not in self.widths:
-            base = next((w for w in self.widths if w < size <= 4 * w and size % w == 0), None)
-            steps = (24, 16, 20, 32, 40, 28, 36, 44, 48)
-            step = steps[min(len(self.widths), len(steps) - 1)]
-            fresh = max(4, step * self.width // 24 // 4 * 4)
-            self.widths[size] = fresh if base is None else size // base * self.widths[base]
-        return self.widths[size]
-
-    def feed_forward_of(self, name: str, size: int) -> int:
-        key = (name, size)
-        if key not in self.feed_forwards:
-            free = [p * self.width // 24 | 1 for p in PRIMES]
-            taken = set(self.feed_forwards.values())
-            self.feed_forwards[key] = next((p for p in free if p not in taken), free[-1])
-        return self.feed_forwards[key]
-
-    def vocabulary_of(self, size: int) -> int:
-        if size not in self.vocabularies:
-            self.vocabularies[size] = self.vocabulary + 2 * len(self.vocabularies)
-        return self.vocabularies[size]
-
-    def token_of(self, token: int) -> int:
-        """Identities of special tokens: small ones stay, large ones go to the top of the vocabulary, one each."""
-        if token < 0 or token < self.vocabulary // 4:
-            return token
-        if token in self.vocabularies:  # one row beyond the vocabulary, kept there
-            return self.vocabularies[token]
-        if token not in self.tokens:
-            self.tokens[token] = self.vocabulary - 1 - len(self.tokens)
-        return self.tokens[token]
 
 
 def shrink_config(config: Any, *, width: int = 24, layers: int = 2, vocabulary: int = 61, positions: int = 13) -> Any:
@@ -178,8 +112,8 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
     kept = cover(keys, scale.layers) if keys else list(range(min(depth, scale.layers)))
     for name, value in lists.items():
         new[name] = type(value)(_entry(name, value[i], scale) for i in kept)
-    for name, value in counts.items():
-        new[name] = len(kept) if value == depth else min(value, scale.layers)
+    for name, count in counts.items():
+        new[name] = len(kept) if count == depth else min(count, scale.layers)
     for name in old:
         if SHARED_FIELD.match(name) and isinstance(old[name], int):
             new[name] = sum(i >= depth - shared for i in kept)
@@ -219,7 +153,7 @@ def cover(keys: list[tuple[Any, ...]], least: int) -> list[int]:
 
 
 def shrink_attention(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> None:
-    """Heads, groups and head sizes: query heads over key/value heads stays a ratio above one, compressed ranks small."""
+    """Heads, groups and head sizes: query over key/value heads stays a ratio above one; compressed ranks small."""
     hidden = next((old[k] for k in WIDTH_FIELDS if isinstance(old.get(k), int)), None)
     width = scale.width_of(hidden) if hidden is not None and hidden > 4 else scale.width
     size = head_size(width, planar=_is_image(old))
@@ -256,7 +190,7 @@ def _ratio(size: int, width: int | None) -> int:
 
 
 def head_size(width: int, planar: bool) -> int:
-    """A head size that divides ``width`` and is even; a multiple of four where two image axes share the rotary planes."""
+    """A head size that divides ``width`` and is even; a multiple of four where two image axes share rotary planes."""
     if planar:
         return 8 if width % 8 == 0 else 4
     return 6 if width % 6 == 0 and width >= 24 else (8 if width % 8 == 0 and width >= 32 else 4)
@@ -307,7 +241,8 @@ def shrink_state_space(old: dict[str, Any], new: dict[str, Any], scale: Scale) -
             new[name] = 6 if value == old.get("linear_key_head_dim") else 7
         elif re.search(r"groups$", name) and value > 1:
             new[name] = 2
-    if "expand" in old and isinstance(old.get("intermediate_size"), int) and old["expand"] * hidden == old["intermediate_size"]:
+    expand, feed_forward = old.get("expand"), old.get("intermediate_size")
+    if type(expand) is int and expand * hidden == feed_forward:
         new["intermediate_size"] = inner
     if "head_dim" in old and "expand" in old and "num_heads" in old:
         new["head_dim"], new["num_heads"] = size, inner // size
@@ -374,29 +309,6 @@ def shrink_field(name: str, value: Any, old: dict[str, Any], scale: Scale) -> An
     return None
 
 
-def field_rules(name: str, scale: Scale) -> tuple[tuple[object, Callable[[int], int]], ...]:
-    """What a field of this name counts, first match first, and the small number that takes its place."""
-    return (
-        (name in WIDTH_FIELDS, scale.width_of),
-        (name == "codebook_size", lambda v: 64),
-        (VOCABULARY_FIELD.search(name) and "type_vocab" not in name, scale.vocabulary_of),
-        (POSITION_FIELD.search(name), lambda v: scale.positions),
-        (WINDOW_FIELD.search(name), lambda v: 5),
-        (FEED_FORWARD_FIELD.search(name), lambda v: scale.feed_forward_of(name, v)),
-        (RANK_FIELD.search(name), lambda v: 9 if name.startswith("q") else 8),
-        (STATE_FIELD.search(name), lambda v: 5),
-        (CHUNK_FIELD.search(name), lambda v: 4),
-        (PERIOD_FIELD.search(name), lambda v: 2),
-        (BUCKET_FIELD.search(name), lambda v: 9),
-        (re.search(r"_offset$", name), lambda v: 1),
-        (re.search(r"^(first_k_dense_replace|num_dense_layers|max_window_layers)$", name), lambda v: 1),
-        (re.search(r"(_topk|_topk_blocks|top_k|topk)$", name), lambda v: 4),
-        (re.search(r"block_size$", name), lambda v: 4),
-        (re.search(r"(multiple_of|divisible_by)$", name), lambda v: 1),
-        (re.search(r"(num_codebooks|num_quantizers|num_queries|num_query_tokens|num_latents)$", name), lambda v: 3),
-    )
-
-
 def shrink_rotary(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> None:
     """Rotary embeddings keep an even number of dimensions; partial ones stay partial (two thirds of a head)."""
     size = next((new[k] for k in ("qk_rope_head_dim", "head_dim", "attention_head_size") if k in new), None)
@@ -441,7 +353,8 @@ def _is_config(value: Any) -> bool:
 
 
 def _is_image(old: dict[str, Any]) -> bool:
-    return any(k in old for k in ("patch_size", "image_size", "num_channels", "spatial_merge_size")) and "vocab_size" not in old
+    fields = ("patch_size", "image_size", "num_channels", "spatial_merge_size")
+    return any(k in old for k in fields) and "vocab_size" not in old
 
 
 def _has_text(node: Any) -> bool:
