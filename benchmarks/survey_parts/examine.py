@@ -18,7 +18,7 @@ from .build import Subject, build_causal
 from .trace import live_nodes, parameter_operators, trace
 
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
-SMALL = {"width": 12, "vocabulary": 19}  # the copy whose Jacobian is factorised
+SMALL = {"width": 8, "vocabulary": 13}  # the copy whose Jacobian is factorised
 LARGEST = 4500  # parameters of such a copy
 
 

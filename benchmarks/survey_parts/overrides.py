@@ -67,9 +67,14 @@ AFTER: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": {"indexer_head_dim": 12},
     "moshi": {"ffn_dim": 46},
     "reformer": {
-        "axial_pos_shape": (4, 4), "axial_pos_embds_dim": (8, 16), "max_position_embeddings": 16, "num_buckets": 4,
+        "axial_pos_shape": (4, 4), "max_position_embeddings": 16, "num_buckets": 4,
+        "axial_pos_embds_dim": lambda c: (c.hidden_size // 4, c.hidden_size - c.hidden_size // 4),
     },
     "zamba": {**SHARED_HYBRID},
-    "zamba2": {**SHARED_HYBRID, "hybrid_layer_ids": [1, 3]},
+    "zamba2": {
+        **SHARED_HYBRID, "hybrid_layer_ids": [1, 3],
+        "mamba_headdim": lambda c: c.mamba_expand * c.hidden_size // c.n_mamba_heads,
+    },
+    "codegen": {"n_head": 4, "rotary_dim": lambda c: c.n_embd // 4 // 4 * 2 or 2},
     "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4}},
 }

@@ -56,7 +56,7 @@ def unsoundness(subject: Subject, gauge: Any, elements: int = 3) -> float:
     return worst
 
 
-def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-9) -> tuple[int, float]:
+def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-13) -> tuple[int, float]:
     """Directions of parameter space that change no output at first order, and the gap of singular values at the cut.
 
     Rows of the Jacobian (random combinations of outputs, six for each sample) are gathered over fresh inputs until

@@ -59,6 +59,11 @@ class Scale:
     vocabularies: dict[int, int] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def rank(self) -> int:
+        """Of a compressed path: a third of the width, and even (some are rotated in pairs)."""
+        return max(2, self.width // 6 * 2)
+
     def width_of(self, size: int) -> int:
         """One new width for each old one: 24, 16, 20, 32, ... times width/24; small multiples stay multiples."""
         if size not in self.widths:
@@ -89,7 +94,7 @@ class Scale:
         if token in self.vocabularies:  # one row beyond the vocabulary, kept there
             return self.vocabularies[token]
         if token not in self.tokens:
-            self.tokens[token] = self.vocabulary - 1 - len(self.tokens)
+            self.tokens[token] = (self.vocabulary - 1 - len(self.tokens)) % self.vocabulary
         return self.tokens[token]
 
 
@@ -102,7 +107,7 @@ def field_rules(name: str, scale: Scale) -> tuple[tuple[object, Callable[[int], 
         (POSITION_FIELD.search(name), lambda v: scale.positions),
         (WINDOW_FIELD.search(name), lambda v: 5),
         (FEED_FORWARD_FIELD.search(name), lambda v: scale.feed_forward_of(name, v)),
-        (RANK_FIELD.search(name), lambda v: 9 if name.startswith("q") else 8),
+        (RANK_FIELD.search(name), lambda v: scale.rank + name.startswith("q")),
         (STATE_FIELD.search(name), lambda v: 5),
         (CHUNK_FIELD.search(name), lambda v: 4),
         (PERIOD_FIELD.search(name), lambda v: 2),
