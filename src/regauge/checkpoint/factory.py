@@ -20,8 +20,9 @@ WAY_OUT = "let it return (module, args) or (module, args, kwargs)"
 def open_factory(spec: str) -> Opened:
     """The model that the function `spec` makes. It is called once per use, so it should be deterministic.
 
-    The function takes nothing and returns `module`, `args` (a tuple, or one tensor) and perhaps `kwargs` (a dict). If it has
-    an attribute `small`, a function of the same kind, that one makes the small copy for the proof of tightness."""
+    The function takes nothing and returns `module`, `args` (a tuple, or one tensor) and perhaps `kwargs` (a dict).
+    If it has an attribute `small`, a function of the same kind, that one makes the small copy for the proof of
+    tightness."""
     function = find_factory(spec)
     small = getattr(function, "small", None)
 
@@ -46,11 +47,18 @@ def find_factory(spec: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and module_name.split(".")[0] == error.name.split(".")[0]:
-            raise InputError(f"{spec}: there is no module {error.name}: run from the directory that holds it, or install "
-                             "it") from None
-        raise InputError(f"{spec}: importing {module_name} fails with {type(error).__name__}: {error}: import it in Python "
-                         "to see where") from error
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name
+            and module_name.split(".")[0] == error.name.split(".")[0]
+        ):
+            raise InputError(
+                f"{spec}: there is no module {error.name}: run from the directory that holds it, or install it"
+            ) from None
+        raise InputError(
+            f"{spec}: importing {module_name} fails with {type(error).__name__}: {error}: import it in Python "
+            "to see where"
+        ) from error
     for name in path.split("."):
         if not hasattr(found, name):
             raise InputError(f"{spec}: {module_name} has no attribute {path}: check the name after the colon")
@@ -64,8 +72,9 @@ def call_factory(function: Any, spec: str) -> Any:
     try:
         return function()
     except Exception as error:
-        raise InputError(f"{spec}: calling it fails with {type(error).__name__}: {error}: call it in Python to see "
-                         "where") from error
+        raise InputError(
+            f"{spec}: calling it fails with {type(error).__name__}: {error}: call it in Python to see where"
+        ) from error
 
 
 def as_sample(value: Any, spec: str) -> Sample:

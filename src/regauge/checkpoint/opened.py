@@ -28,7 +28,8 @@ class Opened:
 
     `skeleton()` has every shape, tie and buffer of the model, but parameters may lie on the meta device.
     `loaded()` has the weights, checked: complete, of the right shapes, finite.
-    `small()` is a copy of the same make with a few thousand random parameters, or None where no such copy can be made."""
+    `small()` is a copy of the same make with a few thousand random parameters, or None where no such copy can be
+    made."""
 
     spec: str
     kind: Literal["pretrained", "factory", "program"]

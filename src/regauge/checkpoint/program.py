@@ -24,11 +24,15 @@ def open_program(path: Path) -> Opened:
                 program = torch.export.load(path)
         except Exception as error:
             reason = str(error).split("\n")[0] or type(error).__name__
-            raise InputError(f"{path}: is no exported program that this torch {torch.__version__} can read ({reason}): "
-                             "save it again with torch.export.save") from error
+            raise InputError(
+                f"{path}: is no exported program that this torch {torch.__version__} can read ({reason}): "
+                "save it again with torch.export.save"
+            ) from error
         if program.example_inputs is None:
-            raise InputError(f"{path}: was saved without example inputs: export it again with torch.export.export, which "
-                             "records them")
+            raise InputError(
+                f"{path}: was saved without example inputs: export it again with torch.export.export, which "
+                "records them"
+            )
         args, kwargs = program.example_inputs
         return Sample(program.module(), tuple(args), dict(kwargs))
 

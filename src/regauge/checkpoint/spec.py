@@ -31,8 +31,14 @@ def open_model(spec: str) -> Opened:
 
         return open_factory(spec)
     if path.is_file():
-        raise InputError(f"{path}: regauge does not read {path.suffix or 'such'} files: name the directory that holds "
-                         "config.json, a .gguf or .pt2 file, or package.module:factory")
-    hub = f"; a model of a hub is downloaded first: hf download {spec}" if re.fullmatch(r"[\w.-]+/[\w.-]+", spec) else ""
-    raise InputError(f"{spec}: no such file or directory: name a local Hugging Face directory, a .gguf or .pt2 file, or "
-                     f"package.module:factory{hub}")
+        raise InputError(
+            f"{path}: regauge does not read {path.suffix or 'such'} files: name the directory that holds "
+            "config.json, a .gguf or .pt2 file, or package.module:factory"
+        )
+    hub = (
+        f"; a model of a hub is downloaded first: hf download {spec}" if re.fullmatch(r"[\w.-]+/[\w.-]+", spec) else ""
+    )
+    raise InputError(
+        f"{spec}: no such file or directory: name a local Hugging Face directory, a .gguf or .pt2 file, or "
+        f"package.module:factory{hub}"
+    )

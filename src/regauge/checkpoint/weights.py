@@ -1,4 +1,5 @@
-"""The files that hold a checkpoint's tensors: which they are, whether they are whole, whether the numbers are finite."""
+"""The files that hold a checkpoint's tensors: which they are, whether they are whole, whether the numbers are
+finite."""
 
 from __future__ import annotations
 
@@ -39,16 +40,22 @@ def safetensors_files(folder: Path) -> tuple[Path, ...]:
         files = tuple(folder / name for name in dict.fromkeys(weight_map.values()))
         missing = [file.name for file in files if not file.is_file()]
         if missing:
-            raise InputError(f"{folder}: {len(missing)} of {len(files)} shards that {INDEX} names are missing "
-                             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): download them too")
+            raise InputError(
+                f"{folder}: {len(missing)} of {len(files)} shards that {INDEX} names are missing "
+                f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): download them too"
+            )
         return files
     if (folder / SINGLE).is_file():
         return (folder / SINGLE,)
     if any((folder / name).is_file() for name in PICKLED):
-        raise InputError(f"{folder}: holds pickled weights only, which may run code when read: save the model once with "
-                         "safe_serialization=True and name that directory")
-    raise InputError(f"{folder}: holds a config but no weights ({SINGLE} or {INDEX}): download the weights, or use "
-                     "`regauge inspect`, which needs none")
+        raise InputError(
+            f"{folder}: holds pickled weights only, which may run code when read: save the model once with "
+            "safe_serialization=True and name that directory"
+        )
+    raise InputError(
+        f"{folder}: holds a config but no weights ({SINGLE} or {INDEX}): download the weights, or use "
+        "`regauge inspect`, which needs none"
+    )
 
 
 def read_header(path: Path) -> dict[str, dict]:
@@ -62,8 +69,10 @@ def read_header(path: Path) -> dict[str, dict]:
             raise InputError(f"{path}: truncated: {size} bytes are no safetensors file: download it again")
         length = struct.unpack("<Q", prefix)[0]
         if length > min(MAX_HEADER, size - 8):
-            raise InputError(f"{path}: truncated or no safetensors file: the header should take {length:,} bytes, the file "
-                             f"has {size:,}: download it again")
+            raise InputError(
+                f"{path}: truncated or no safetensors file: the header should take {length:,} bytes, the file "
+                f"has {size:,}: download it again"
+            )
         try:
             header = json.loads(stream.read(length))
         except ValueError:
@@ -71,19 +80,25 @@ def read_header(path: Path) -> dict[str, dict]:
     header.pop("__metadata__", None)
     promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size < promised:
-        raise InputError(f"{path}: truncated: the header promises {promised:,} bytes, the file has {size:,}: download it "
-                         "again")
+        raise InputError(
+            f"{path}: truncated: the header promises {promised:,} bytes, the file has {size:,}: download it again"
+        )
     return header
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> None:
     """Raises InputError that names the first tensor with NaN or infinite numbers, and how many tensors have some."""
-    bad = [(name, value) for name, value in tensors
-           if value.is_floating_point() and not value.is_meta and not torch.isfinite(value).all()]
+    bad = [
+        (name, value)
+        for name, value in tensors
+        if value.is_floating_point() and not value.is_meta and not torch.isfinite(value).all()
+    ]
     if not bad:
         return
     name, value = bad[0]
     where = (~torch.isfinite(value)).nonzero()
     more = f" (and {len(bad) - 1} more tensors)" if len(bad) > 1 else ""
-    raise InputError(f"{source}: {name}{more} has {len(where):,} of {value.numel():,} numbers NaN or infinite, the first "
-                     f"at {where[0].tolist()}: no function to preserve; take another copy or revision of the weights")
+    raise InputError(
+        f"{source}: {name}{more} has {len(where):,} of {value.numel():,} numbers NaN or infinite, the first "
+        f"at {where[0].tolist()}: no function to preserve; take another copy or revision of the weights"
+    )
