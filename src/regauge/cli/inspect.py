@@ -8,6 +8,7 @@ from typing import Any
 
 import regauge
 from regauge.checkpoint import Sample, open_model
+from regauge.checkpoint.skeleton import posing_as_cpu
 from regauge.cli.progress import Progress, peak_memory_bytes
 from regauge.report import SCHEMA, describe, page
 
@@ -19,7 +20,7 @@ def inspect(spec: str, observe: str | None, unknown: str, *, quiet: bool) -> dic
     progress = Progress(quiet)
     with progress.stage("build", "building the model without weights"):
         sample = open_model(spec).skeleton()
-    with progress.stage("infer", "tracing and inferring"):
+    with progress.stage("infer", "tracing and inferring"), posing_as_cpu(sample.model):
         gauge = regauge.infer(sample.model, sample.args, sample.kwargs, observe=observe, unknown=unknown)
     return {**summary("inspect", spec, sample, observe, progress), "gauge": describe(gauge)}
 
