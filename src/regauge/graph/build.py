@@ -44,7 +44,7 @@ class Builder:
         return self._make(Free(key, thunk, data), (), shape, learned=False, data=data)
 
     def constant(self, tensor: Tensor | float) -> Value:
-        tensor = torch.as_tensor(tensor)
+        tensor = torch.as_tensor(tensor, dtype=torch.float64) if isinstance(tensor, float | int) else tensor
         key = f"const:{tensor.item()!r}" if tensor.ndim == 0 else f"const:{id(tensor)}:{len(self.values)}"
         return self.free(key, tensor.shape, lambda: tensor)
 
