@@ -1,4 +1,4 @@
-"""`inspect` and `verify` on models small enough for every run: results, exit codes, JSON, and each kind of bad input."""
+"""`inspect` and `verify` on small models: results, exit codes, JSON, and each kind of bad input."""
 
 from __future__ import annotations
 
@@ -88,8 +88,9 @@ def test_verify_says_when_tightness_cannot_be_checked(capsys: Captured) -> None:
 
 def test_a_failed_check_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     """The gauge of another model: scales are no symmetry of silu."""
-    import regauge
     from models_for_cli import mlp
+
+    import regauge
 
     model, x = mlp()
     wrong = regauge.infer(model, (x,))
@@ -163,7 +164,7 @@ def test_data_dependent_branch(verb: str, capsys: Captured) -> None:
 
 
 def test_inputs_that_do_not_fit(capsys: Captured) -> None:
-    refused(["inspect", "models_for_cli:wrong_input"], capsys, 2, "models_for_cli:wrong_input")
+    refused(["inspect", "models_for_cli:wrong_input"], capsys, 2, "cannot trace", "5x4 and 3x2")
 
 
 def test_nan_in_a_factory(capsys: Captured) -> None:
