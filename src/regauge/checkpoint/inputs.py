@@ -21,10 +21,13 @@ SPECIAL = ("pad", "bos", "eos", "unk", "image", "decoder_start")
 AUDIO_SAMPLES = 4001  # a prime; a quarter of a second
 
 
-def example_inputs(model: Any, folder: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def example_inputs(
+    model: Any, folder: Path | None = None, *, whole_vocabulary: bool = False, seed: int = 0
+) -> dict[str, Any]:
     """Keyword arguments for `model.forward`, on the CPU: the main input and nothing that may be left out.
 
-    No attention mask is given, so no token is padding. Raises InputError where the main input is of an unknown kind."""
+    No attention mask is given, so no token is padding. With `whole_vocabulary` the first and the last token occur, so
+    that inputs drawn anew within the example's range reach every row of the embedding. Raises InputError where the main input is of an unknown kind."""
     config = model.config
     accepted = set(inspect.signature(model.forward).parameters)
     batch, length, target_length = lengths(config)
@@ -45,6 +48,9 @@ def example_inputs(model: Any, folder: Path | None = None, seed: int = 0) -> dic
             f"{type(model).__name__}: regauge cannot make up the input {main}: give package.module:factory, a "
             "function that returns the model and example inputs"
         )
+    for ids in inputs.values() if whole_vocabulary else ():
+        if not ids.is_floating_point():
+            ids.view(-1)[0], ids.view(-1)[-1] = 0, vocabulary_size(config) - 1
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
         inputs["decoder_input_ids"] = tokens(config, batch, target_length, generator)
     if "use_cache" in accepted:
@@ -93,13 +99,16 @@ def find(config: Any, *names: str) -> Any:
     return next((value for part in parts for name in names if (value := getattr(part, name, None)) is not None), None)
 
 
+def vocabulary_size(config: Any) -> int:
+    return find(config.get_text_config(), "vocab_size") or find(config, "vocab_size")
+
+
 def tokens(config: Any, batch: int, length: int, generator: torch.Generator) -> torch.Tensor:
     """Token ids that avoid the special ones, which some heads look for."""
-    vocabulary = find(config.get_text_config(), "vocab_size") or find(config, "vocab_size")
     special = {
         getattr(config, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos", "unk", "image", "decoder_start")
     }
-    ordinary = torch.tensor([i for i in range(vocabulary) if i not in special][: 1 << 20])
+    ordinary = torch.tensor([i for i in range(vocabulary_size(config)) if i not in special][: 1 << 20])
     ids = ordinary[torch.randint(len(ordinary), (batch, length), generator=generator)]
     return ids
 

@@ -19,6 +19,7 @@ from regauge.checkpoint.weights import check_finite, read_header, read_json, saf
 from regauge.errors import InputError
 
 EXPORTABLE_EXPERTS = "batched_mm"  # the default routes tokens through an operator that only that library knows
+SMALL = {"width": 12, "layers": 2, "vocabulary": 31}  # about 3,000 parameters: a proof of tightness takes seconds
 NEED = "pip install 'regauge[hf]'"
 
 
@@ -40,13 +41,8 @@ def open_pretrained(path: Path) -> Opened:
         return Sample(model, kwargs=example_inputs(model, folder), notes=notes)
 
     def small() -> Sample:
-        from regauge.checkpoint.shrink import shrink_config
-
-        tiny = shrink_config(copy.deepcopy(config()))
-        torch.manual_seed(0)
-        with quiet():
-            model = build(tiny, folder).float()
-        return Sample(model, kwargs=example_inputs(model))
+        model = build_small(config(), folder)
+        return Sample(model, kwargs=example_inputs(model, whole_vocabulary=True))
 
     return Opened(spec=str(path), kind="pretrained", skeleton=skeleton, loaded=loaded, small=small)
 
@@ -127,6 +123,22 @@ def build(config: Any, folder: Path) -> Any:
             f"{folder}: {made.__name__} cannot be built from this configuration ({first_line(error)}): correct "
             "config.json"
         ) from error
+
+
+def build_small(config: Any, folder: Path) -> Any:
+    """A tiny copy of the same make with random parameters, in single precision."""
+    from regauge.checkpoint.shrink import shrink_config
+
+    try:
+        tiny = shrink_config(config, **SMALL)
+    except Exception as error:
+        raise InputError(
+            f"{folder}: its configuration cannot be shrunk ({first_line(error)}): give package.module:factory with a "
+            "small copy"
+        ) from error
+    torch.manual_seed(0)
+    with quiet():
+        return build(tiny, folder).float()
 
 
 def prepared(config: Any) -> Any:
