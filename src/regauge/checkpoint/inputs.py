@@ -27,7 +27,8 @@ def example_inputs(
     """Keyword arguments for `model.forward`, on the CPU: the main input and nothing that may be left out.
 
     No attention mask is given, so no token is padding. With `whole_vocabulary` the first and the last token occur, so
-    that inputs drawn anew within the example's range reach every row of the embedding. Raises InputError where the main input is of an unknown kind."""
+    that inputs drawn anew within the example's range reach every row of the embedding. Raises InputError where the main
+    input is of an unknown kind."""
     config = model.config
     accepted = set(inspect.signature(model.forward).parameters)
     batch, length, target_length = lengths(config)
@@ -48,11 +49,11 @@ def example_inputs(
             f"{type(model).__name__}: regauge cannot make up the input {main}: give package.module:factory, a "
             "function that returns the model and example inputs"
         )
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
+        inputs["decoder_input_ids"] = tokens(config, batch, target_length, generator)
     for ids in inputs.values() if whole_vocabulary else ():
         if not ids.is_floating_point():
             ids.view(-1)[0], ids.view(-1)[-1] = 0, vocabulary_size(config) - 1
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
-        inputs["decoder_input_ids"] = tokens(config, batch, target_length, generator)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     return inputs
