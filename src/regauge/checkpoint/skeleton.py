@@ -44,8 +44,10 @@ def posing_as_cpu(model: nn.Module) -> Iterator[None]:
         for name, parameter in module._parameters.items()
         if parameter is not None and parameter.is_meta
     ]
-    posing = {id(p): mode.fake_tensor_converter.from_meta_and_device(mode, p.detach(), cpu) for _, _, p in places}
-    posing = {key: nn.Parameter(fake, requires_grad=False) for key, fake in posing.items()}
+    posing = {}
+    for _, _, parameter in places:
+        fake = mode.fake_tensor_converter.from_meta_and_device(mode, parameter.detach(), cpu)
+        posing[id(parameter)] = nn.Parameter(fake, requires_grad=False)
     try:
         for module, name, parameter in places:
             module._parameters[name] = posing[id(parameter)]

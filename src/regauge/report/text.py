@@ -36,8 +36,8 @@ def verification(result: dict[str, Any]) -> RenderableType:
     """What `regauge verify` prints: each check with its numbers, then the verdict."""
     checks = result["checks"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (("check", "left"), ("measured", "left"), ("allowed", "left"), ("", "left")):
-        table.add_column(name, justify=justify, overflow="fold")
+    for name in ("check", "measured", "allowed", ""):
+        table.add_column(name, overflow="fold")
     for check in checks["sound"]:
         measured = f"error {check['error']:.1e}" + ("" if check["floor"] is None else f", noise {check['floor']:.1e}")
         table.add_row(f"sound in {check['dtype']}", measured, f"{check['limit']:.1e}", verdict(check["ok"]))
@@ -91,12 +91,13 @@ def dimension(dim: int, terms: list[TermView], parameters: int) -> RenderableTyp
     if not terms:
         return title
     table = Table.grid(padding=(0, 1))
-    for justify in ("right", "left", "left"):
-        table.add_column(justify=justify, overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
     for i, term in enumerate(terms):
         product = f"{term['count']:,} x {term['each']:,}" if term["count"] > 1 else ""
         table.add_row(f"{'=+'[i > 0]} {term['dim']:,}", term["label"], Text(product, style="dim"))
-    return Group(title, Padding(table, (0, 0, 0, 2)))
+    return Group(title, Padding(table, (0, 0, 0, 2), expand=False))
 
 
 def obstructions(found: list[ObstructionView]) -> Iterator[RenderableType]:
@@ -110,9 +111,11 @@ def obstructions(found: list[ObstructionView]) -> Iterator[RenderableType]:
             line.append(f"  {item['source']}", style="dim")
         if item["cost"]:
             line.append(f"\n  to lift it: {item['cost']}", style="green")
-        yield Padding(line, (0, 0, 0, 2))
+        yield Padding(line, (0, 0, 0, 2), expand=False)
     if len(found) > MANY:
-        yield Padding(Text(f"... and {len(found) - MANY} more: --json lists them", style="dim"), (0, 0, 0, 2))
+        yield Padding(
+            Text(f"... and {len(found) - MANY} more: --json lists them", style="dim"), (0, 0, 0, 2), expand=False
+        )
 
 
 def frozen(operators: list[str]) -> Iterator[RenderableType]:
@@ -135,10 +138,10 @@ def effort(result: dict[str, Any]) -> RenderableType:
 def next_steps(result: dict[str, Any]) -> Iterator[RenderableType]:
     spec = result["model"]["spec"]
     yield Text("\nnext", style="bold")
-    yield Padding(Text(f"regauge verify {spec}", style="green", overflow="fold"), (0, 0, 0, 2))
-    yield Padding(Text("proves it on the weights, from both sides", style="dim"), (0, 0, 0, 4))
-    yield Padding(Text(f"regauge inspect {spec} --json", style="green", overflow="fold"), (0, 0, 0, 2))
-    yield Padding(Text("lists every bond, and the parameters that it touches", style="dim"), (0, 0, 0, 4))
+    yield Padding(Text(f"regauge verify {spec}", style="green", overflow="fold"), (0, 0, 0, 2), expand=False)
+    yield Padding(Text("proves it on the weights, from both sides", style="dim"), (0, 0, 0, 4), expand=False)
+    yield Padding(Text(f"regauge inspect {spec} --json", style="green", overflow="fold"), (0, 0, 0, 2), expand=False)
+    yield Padding(Text("lists every bond, and the parameters that it touches", style="dim"), (0, 0, 0, 4), expand=False)
 
 
 def verdict(ok: bool) -> Text:
