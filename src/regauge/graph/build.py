@@ -40,8 +40,8 @@ class Builder:
     def param(self, name: str, shape: Sequence[int], statistic: bool = False) -> Value:
         return self._make(Param(name, statistic=statistic), (), shape, learned=True, data=False)
 
-    def free(self, key: str, shape: Sequence[int], thunk: Callable[[], Tensor], data: bool = False) -> Value:
-        return self._make(Free(key, thunk, data), (), shape, learned=False, data=data)
+    def free(self, key: str, shape: Sequence[int], thunk: Callable[[], Tensor], data: bool = False, selects: bool = False) -> Value:
+        return self._make(Free(key, thunk, data, selects), (), shape, learned=False, data=data)
 
     def constant(self, tensor: Tensor | float) -> Value:
         tensor = torch.as_tensor(tensor, dtype=torch.float64) if isinstance(tensor, float | int) else tensor
@@ -108,6 +108,7 @@ class Builder:
         equivariant: bool = False,
         blind: bool = False,
         total: float | None = None,
+        constants: bool = False,
     ) -> Value:
         """A function along `axes` of x. Without `sizes` the shape stays; else those axes are removed and the new axes
         `out_axes` (positions in the result) of the given sizes appear."""
@@ -125,7 +126,7 @@ class Builder:
             out = tuple(new[p] if p in new else next(it) for p in range(ndim))
             size = dict(zip(lx, x.shape, strict=True)) | {100 + k: n for k, n in enumerate(sizes)}
             shape, touched = tuple(size[l] for l in out), frozenset(axes) | frozenset(new.values())
-        op = Along(name, fn, (lx,), out, touched, linear, degree, parity, equivariant, blind, total)
+        op = Along(name, fn, (lx,), out, touched, linear, degree, parity, equivariant, blind, total, constants)
         return self.op(op, (x,), shape)
 
     # -- axis bookkeeping -----------------------------------------------------------------------------------------

@@ -66,12 +66,13 @@ class Free:
     """A value without parameters above it: a constant, an input, or made of these. Symmetries leave it alone.
 
     `thunk` computes it from the example inputs; it may fail (KeyError) where those have no values. `data` tells whether
-    an input is above it.
+    an input is above it, `selects` that its last axis holds one-hot rows.
     """
 
     key: str
     thunk: Callable[[], Tensor] = field(compare=False, repr=False)
     data: bool = False
+    selects: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Along:
     touched: labels of the operand that are mixed, and labels of the result that come out of it.
     linear: linear in the first operand. degree, parity: as in Pointwise. equivariant: commutes with permutations along
     the touched labels. blind: unchanged when a constant along the touched labels is added. total: the sum of the result
-    over the touched labels, if that is known.
+    over the touched labels, if that is known. constants: a constant along the touched labels stays that constant.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Along:
     equivariant: bool = False
     blind: bool = False
     total: float | None = None
+    constants: bool = False
 
 
 @dataclass(frozen=True)

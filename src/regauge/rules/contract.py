@@ -109,7 +109,8 @@ def patches(b: Builder, x: Value, kernel: Sequence[int], stride: Sequence[int], 
 
     unfold.__regauge_key__ = ("unfold", tuple(kernel), tuple(stride), tuple(padding), tuple(dilation))  # type: ignore[attr-defined]
     axes = range(2, 2 + dims)
-    return b.along("unfold", unfold, x, axes, out_axes=range(2, 2 + 2 * dims), sizes=[*out, *kernel], linear=True)
+    bare = not any(flat)
+    return b.along("unfold", unfold, x, axes, out_axes=range(2, 2 + 2 * dims), sizes=[*out, *kernel], linear=True, constants=bare)
 
 
 def _each(v: int | Sequence[int], n: int) -> list[int]:

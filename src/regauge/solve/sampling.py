@@ -8,9 +8,9 @@ from itertools import product
 import torch
 from torch import Generator, Tensor
 
-from regauge.infer.charges import Charge
-from regauge.infer.element import Permute, Rotate, Scale
-from regauge.infer.plan import Plan, Shuffle, Source
+from regauge.solve.charges import Charge
+from regauge.solve.element import Permute, Rotate, Scale
+from regauge.solve.plan import Plan, Shuffle, Source
 
 SPREAD = 0.3  # standard deviation of log-scales: generic, yet well conditioned
 

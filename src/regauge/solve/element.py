@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regauge.infer.plan import Plan, State, gather, leaf_axes
+from regauge.solve.plan import Plan, State, gather
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ class Rotate:
         gains: dict[int, Tensor] = {}
         for v in plan.parameters():
             for block in plan.blocks.of[v.id]:
-                axes = leaf_axes(block)
                 array = None
                 for k in range(len(block.leaves)):
                     c = cells.cell(block, k)
@@ -39,7 +38,7 @@ class Rotate:
                     if frames.monomial(root) or self._top(plan, root) not in self.matrices:
                         continue
                     array = state.read(block) if array is None else array
-                    array = self._turn(state, array, axes, c, root, frames.sign[c], dual, gains)
+                    array = self._turn(state, array, c, root, frames.sign[c], dual, gains)
                 if array is not None:
                     state.write(block, array)
 
@@ -48,24 +47,24 @@ class Rotate:
             root = plan.frames.root[plan.frames.derived[root].other]
         return root
 
-    def _turn(self, state: State, array: Tensor, axes: list[int], c: int, root: int, sign: int, dual: dict[int, Tensor], gains: dict[int, Tensor]) -> Tensor:
+    def _turn(self, state: State, array: Tensor, c: int, root: int, sign: int, dual: dict[int, Tensor], gains: dict[int, Tensor]) -> Tensor:
         """Multiply the leaf of cell c by its class's matrix: M, or D^p M D^-p along links."""
         plan, frames = state.plan, state.plan.frames
         places = plan.frame_places[plan.component(root)]
         leaf = frames.cells.owner[c][1]
         if root not in frames.derived:
             m = dual[root] if sign else self.matrices[root]
-            return multiply(array, m.to(array), axes[leaf], [axes[places[s][c]] for s, _ in plan.sources[root].places])
+            return multiply(array, m.to(array), leaf, [places[s][c] for s, _ in plan.sources[root].places])
         d = frames.derived[root]
         relative = sign ^ frames.sign[d.cell]
         power = -d.power if relative else d.power
-        gain = self._gain(state, d.link, c, axes, array.ndim, places, gains)
+        gain = self._gain(state, d.link, c, array.ndim, places, gains)
         other = frames.root[d.other]
         array = array / gain if power > 0 else array * gain
-        array = self._turn(state, array, axes, c, other, frames.sign[d.other] ^ relative, dual, gains)
+        array = self._turn(state, array, c, other, frames.sign[d.other] ^ relative, dual, gains)
         return array * gain if power > 0 else array / gain
 
-    def _gain(self, state: State, link: object, c: int, axes: list[int], ndim: int, places: dict[int, dict[int, int]], gains: dict[int, Tensor]) -> Tensor:
+    def _gain(self, state: State, link: object, c: int, ndim: int, places: dict[int, dict[int, int]], gains: dict[int, Tensor]) -> Tensor:
         """The diagonal of a link, shaped to multiply the array of cell c."""
         block = link.gain.block  # type: ignore[attr-defined]
         if block.id not in gains:
@@ -75,11 +74,11 @@ class Rotate:
         target = []
         for l in link.gain.labels:  # type: ignore[attr-defined]
             if l == link.label:  # type: ignore[attr-defined]
-                target.append(axes[leaf])
+                target.append(leaf)
             else:
                 at = link.out.labels.index(l)  # type: ignore[attr-defined]
                 where = next(w for w in places.values() if w.get(link.cell_out) == at)  # type: ignore[attr-defined]
-                target.append(axes[where[c]])
+                target.append(where[c])
         order = sorted(range(len(target)), key=target.__getitem__)
         shape = [1] * ndim
         for i in order:
@@ -118,10 +117,9 @@ class Scale:
 
     def _spread(self, plan: Plan, block_id: int, classes: tuple[int, ...], f: Tensor) -> Tensor:
         block = plan.frames.cells.blocks[block_id]
-        axes = leaf_axes(block)
-        ndim = len(axes) + sum(l is None for l in block.box)
+        ndim = len(block.leaves)
         root = [plan.indices.root[plan.indices.cells.cell(block, k)] for k in range(len(block.leaves))]
-        target = [axes[root.index(c)] for c in classes]
+        target = [root.index(c) for c in classes]
         order = sorted(range(len(target)), key=target.__getitem__)
         shape = [1] * ndim
         for i in order:
@@ -147,15 +145,14 @@ class Permute:
         rank = {root: i for i, root in enumerate(self.orders)}
         for v in plan.parameters():
             for block in plan.blocks.of[v.id]:
-                axes = leaf_axes(block)
                 array = None
                 held = [(plan.indices.root[cells.cell(block, k)], k) for k in range(len(block.leaves))]
                 for root, k in sorted((rk for rk in held if rk[0] in rank), key=lambda rk: rank[rk[0]]):
                     c = cells.cell(block, k)
                     array = state.read(block) if array is None else array
                     places = plan.index_places[root]
-                    at = [axes[places[s][c]] for s, _ in plan.shuffles[root].places]
-                    array = reorder(array, self.orders[root], axes[k], at)
+                    at = [places[s][c] for s, _ in plan.shuffles[root].places]
+                    array = reorder(array, self.orders[root], k, at)
                 if array is not None:
                     state.write(block, array)
 

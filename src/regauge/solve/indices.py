@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regauge.graph.ir import Along, Free, Frozen, Param
-from regauge.infer.blocks import Blocks, Relation
-from regauge.infer.cells import Cells
+from regauge.solve.blocks import Blocks, Relation
+from regauge.solve.cells import Cells
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
                 cells.classes.union(held[0], other)
             cells.tie_slots(r.terms, label)
             free = any(isinstance(t.block.value.op, Free) and label in t.labels for t in r.terms)
-            mixed = label in r.touched and isinstance(r.op, Along) and not r.op.equivariant
+            mixed = label in r.touched and not (isinstance(r.op, Along) and r.op.equivariant)
             if free or mixed or label in r.fixed or label in r.planes or isinstance(r.op, Frozen):
                 fixed.add(held[0])
         for t in r.terms:  # one label twice in a term: a diagonal
@@ -38,6 +38,7 @@ def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
     for v in blocks.graph.outputs:
         for b in blocks.of[v.id]:
             fixed.update(cells.cell(b, k) for k in range(len(b.leaves)))
+    fixed.update(cells.cell(b, k) for b in blocks.all() for k in range(len(b.leaves)) if blocks.is_rigid(b, k))
     root = [cells.classes.find(c)[0] for c in range(len(cells.owner))]
     learned = {
         root[cells.cell(b, k)]

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from regauge.errors import InputError
 from regauge.graph.ir import Chart, Free, Graph, Param, Value, evaluate
-from regauge.infer.blocks import Block, Blocks
-from regauge.infer.cells import Cells
-from regauge.infer.charges import Charges
-from regauge.infer.frames import Derived, Frames
-from regauge.infer.indices import Indices
+from regauge.solve.blocks import Block, Blocks
+from regauge.solve.cells import Cells
+from regauge.solve.charges import Charges
+from regauge.solve.frames import Derived, Frames
+from regauge.solve.indices import Indices
 
 
 @dataclass(frozen=True)
@@ -249,27 +249,10 @@ def positions(block: Block) -> list[np.ndarray] | None:
 
 
 def gather(t: Tensor, block: Block) -> Tensor:
-    """A block of a tensor as an array with one axis a leaf; rigid axes keep their size."""
+    """A block of a tensor as an array with one axis a leaf."""
     where = positions(block)
     part = t if where is None else t[np.ix_(*where)]
-    shape: list[int] = []
-    for a, (n, lattice) in enumerate(zip(block.value.shape, block.box, strict=True)):
-        shape += [n] if lattice is None else [m for x, m, _ in block.leaves if x == a]
-    return part.reshape(shape)
+    return part.reshape(block.sizes)
 
 
-def leaf_axes(block: Block) -> list[int]:
-    """Axis of each leaf in the array that `gather` returns (rigid axes stand between)."""
-    out, at = [], 0
-    for a, lattice in enumerate(block.box):
-        if lattice is None:
-            at += 1
-            continue
-        for x, _, _ in block.leaves:
-            if x == a:
-                out.append(at)
-                at += 1
-    return out
-
-
-__all__ = ["Derived", "Plan", "Shuffle", "Source", "State", "frame_dim", "gather", "kind_of", "leaf_axes", "plan", "positions"]
+__all__ = ["Derived", "Plan", "Shuffle", "Source", "State", "frame_dim", "gather", "kind_of", "plan", "positions"]

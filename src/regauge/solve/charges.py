@@ -14,10 +14,10 @@ from itertools import combinations
 from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Frozen, Mix, Param, Pointwise, Reshape, Slice
-from regauge.infer.blocks import Block, Blocks, Relation, Term
-from regauge.infer.cells import Cells
-from regauge.infer.frames import Frames
-from regauge.infer.indices import Indices
+from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.cells import Cells
+from regauge.solve.frames import Frames
+from regauge.solve.indices import Indices
 
 Variable = tuple[int, tuple[int, ...]]  # (block, index-set classes, rising): a function on these
 Row = dict[Variable, Fraction]
@@ -46,8 +46,8 @@ class Charges:
 class _Space:
     """Which functions each block may carry."""
 
-    def __init__(self, indices: Indices, frames: Frames) -> None:
-        self.indices, self.frames = indices, frames
+    def __init__(self, blocks: Blocks, indices: Indices, frames: Frames) -> None:
+        self.blocks, self.indices, self.frames = blocks, indices, frames
         self.cells: Cells = indices.cells
         self.sets: dict[int, tuple[int, ...]] = {}
 
@@ -58,12 +58,13 @@ class _Space:
             c = self.cells.cell(block, k)
             r, f = self.indices.root[c], self.frames.root[c]
             free = self.frames.monomial(f) or f in self.frames.derived
-            out.append(r if free and r in self.indices.learned else None)
+            rigid = self.blocks.is_rigid(block, k)
+            out.append(r if free and not rigid and r in self.indices.learned else None)
         return [r if out.count(r) == 1 else None for r in out]
 
 
 def charges(blocks: Blocks, relations: list[Relation], indices: Indices, frames: Frames) -> Charges:
-    space = _Space(indices, frames)
+    space = _Space(blocks, indices, frames)
     size = {
         r: n for b in blocks.all() for k, n in enumerate(b.sizes) for r in [indices.root[indices.cells.cell(b, k)]]
     }

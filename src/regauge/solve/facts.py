@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from regauge.graph.ir import Add, Concat, Free, Value
-from regauge.infer.blocks import Blocks, Relation, Term
+from regauge.solve.blocks import Blocks, Relation, Term
 
 LARGEST = 1 << 22  # entries that a look at a constant may cost
 

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from regauge.graph.ir import Along, Concat, Frozen, Graph, Mix, Op, Param, Reshape, Slice, Value, labels_of
-from regauge.infer.lattice import Clash, Lattice, meet, overlap, whole
+from regauge.solve.lattice import Clash, Lattice, meet, overlap, whole
 
 Axis = tuple[int, int]  # (value id, axis)
 INTO = 1 << 20  # added to the label of an axis on its way into an operation that mixes it
@@ -82,6 +82,9 @@ class Blocks:
     of: dict[int, tuple[Block, ...]]
     relations: tuple[Relation, ...]
     rigid: frozenset[Axis]
+
+    def is_rigid(self, block: Block, leaf: int) -> bool:
+        return (block.value.id, block.leaves[leaf][0]) in self.rigid
 
     def all(self) -> Iterator[Block]:
         for blocks in self.of.values():
@@ -398,13 +401,18 @@ class _Cutter:
         for v in self.graph.values:
             made = []
             for box in self.boxes[v.id]:
-                leaves = tuple((a, n, s) for a, l in enumerate(box) if l is not None for n, s in l[1])
+                leaves = tuple(leaf for a, l in enumerate(box) for leaf in self._leaves(v, a, l))
                 made.append(Block(count, v, box, leaves))
                 count += 1
             of[v.id] = tuple(made)
         rigid = frozenset((v.id, i) for v in self.graph.values for i in range(v.ndim) if not self._live(v.id, i))
         relations = [r for v in self.graph.values for r in self._relations(v, of)]
         return Blocks(self.graph, of, tuple(relations), rigid)
+
+    def _leaves(self, v: Value, axis: int, lattice: Lattice | None) -> list[tuple[int, int, int]]:
+        if lattice is None:
+            return [(axis, v.shape[axis], 1)] if v.shape[axis] > 1 else []
+        return [(axis, n, s) for n, s in lattice[1]]
 
     def _relations(self, v: Value, of: dict[int, tuple[Block, ...]]) -> Iterator[Relation]:
         named = _named(v.op)
@@ -413,21 +421,20 @@ class _Cutter:
             touched = v.op.touched | {l + INTO for l in v.op.touched} if isinstance(v.op, Along) else frozenset()
             for out_block in of[v.id]:
                 for ins_blocks, bound in self._join(v, ins, out, out_block, of):
-                    number = {(l, k): i for i, (l, k) in enumerate((l, k) for l, lat in bound.items() for k in range(len(lat[1])))}
+                    number: dict[tuple[int, int], int] = {}
 
                     def term(block: Block, labels: tuple[int, ...], number: dict[tuple[int, int], int] = number) -> Term:
+                        seen: dict[int, int] = {}
                         leaf = []
-                        for axis, l in enumerate(labels):
-                            lat = block.box[axis]
-                            leaf += [number[(l, k)] for k in range(len(lat[1]))] if lat is not None else []
+                        for axis, _, _ in block.leaves:
+                            key = (labels[axis], seen.get(axis, 0))
+                            seen[axis] = key[1] + 1
+                            leaf.append(number.setdefault(key, len(number)))
                         return Term(block, tuple(leaf))
 
-                    yield Relation(
-                        v.op,
-                        term(out_block, out),
-                        tuple(term(b, l) for b, l in zip(ins_blocks, ins, strict=True)),
-                        frozenset(n for (l, _), n in number.items() if l in touched),
-                    )
+                    result = term(out_block, out)
+                    operands = tuple(term(b, l) for b, l in zip(ins_blocks, ins, strict=True))
+                    yield Relation(v.op, result, operands, frozenset(n for (l, _), n in number.items() if l in touched))
             return
         for x in dict.fromkeys(v.args):
             for p in [p for p in _pairings(v) if p.u == x.id]:
@@ -453,28 +460,37 @@ class _Cutter:
         for k, (a, _, _) in enumerate(bv.leaves):
             at_v.setdefault(a, []).append(k)
         labels_u: dict[int, list[int]] = {}
+        moved: set[int] = set()
         for g in p.groups:
             numbers = [k for a in g.axes_v for k in at_v.get(a, [])]
+            if any(bv.box[a] is None for a in g.axes_v) and (g.shift or len(g.axes_u) + len(g.axes_v) > 2 or self._resized(p, g)):
+                moved.update(numbers)
+                numbers = [1000 + i for i in range(sum(1 for x, _, _ in bu.leaves if x in g.axes_u))]
+                moved.update(numbers)
             per_axis = {a: sum(1 for x, _, _ in bu.leaves if x == a) for a in g.axes_u}
             for a in g.axes_u:
                 labels_u[a] = [numbers.pop(0) for _ in range(per_axis[a])]
         flat_u = tuple(l for a in range(len(bu.box)) for l in labels_u.get(a, []))
         planes, fixed = frozenset[int](), frozenset[int]()
-        if isinstance(v.op, Mix) and bv.box[v.op.axis] is not None:
+        if isinstance(v.op, Mix):
             planes, fixed = self._mixed(v, bv)
-        return Relation(v.op, Term(bv, labels_v), (Term(bu, flat_u),), planes=planes, fixed=fixed)
+        return Relation(v.op, Term(bv, labels_v), (Term(bu, flat_u),), frozenset(moved), planes, fixed)
+
+    def _resized(self, p: Pairing, g: Group) -> bool:
+        return self.shape[p.u][g.axes_u[0]] != self.shape[p.v][g.axes_v[0]]
 
     def _mixed(self, v: Value, block: Block) -> tuple[frozenset[int], frozenset[int]]:
         """Labels of a rotated pair, and labels that a Mix tells apart."""
         assert isinstance(v.op, Mix)
         found = self.segments[v.id]
         lattice = block.box[v.op.axis]
-        assert found is not None and lattice is not None
-        home = next(l for l in found.lattices if overlap(l, lattice))
         mine = [k for k, (a, _, _) in enumerate(block.leaves) if a == v.op.axis]
         varying = v.op.matrix.shape
         rest = [a for a in range(v.ndim) if a != v.op.axis]
         fixed = [k for k, (a, _, _) in enumerate(block.leaves) if a != v.op.axis and varying[rest.index(a)] > 1]
+        if found is None or lattice is None:
+            return frozenset(), frozenset(fixed + mine)
+        home = next(l for l in found.lattices if overlap(l, lattice))
         if home in found.plain:
             return frozenset(), frozenset(fixed)
         stride = found.planes.get(home, 0)

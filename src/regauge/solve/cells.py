@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from regauge.infer.blocks import Block, Blocks, Term
+from regauge.solve.blocks import Block, Blocks, Term
 
 
 class Disjoint:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Frozen, Mix, Param, Pointwise, Reshape, Slice, Value
-from regauge.infer.blocks import Blocks, Relation, Term
-from regauge.infer.cells import Cells
-from regauge.infer.indices import Indices
+from regauge.solve.blocks import Blocks, Relation, Term
+from regauge.solve.cells import Cells
+from regauge.solve.indices import Indices
 
 MONOMIAL, ORTHOGONAL, VECTOR, COVECTOR, PLANE = "monomial", "orthogonal", "ones", "sum", "plane"
 
@@ -105,6 +105,10 @@ class _Build:
                 if len(set(t.labels)) < len(t.labels):
                     for k in range(len(t.labels)):
                         self.mark(self.cells.cell(t.block, k), MONOMIAL, r)
+        for b in self.blocks.all():
+            for k in range(len(b.leaves)):
+                if self.blocks.is_rigid(b, k):
+                    self.mark(self.cells.cell(b, k), MONOMIAL, None)
         for v in self.blocks.graph.outputs:
             for b in self.blocks.of[v.id]:
                 for k in range(len(b.leaves)):
