@@ -8,7 +8,9 @@ import os
 import sys
 import traceback
 from enum import StrEnum
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,6 +122,18 @@ def verify(
     emit(result, as_json, verification)
     if not result["proved"]:
         raise typer.Exit(1)
+
+
+def add_applications() -> None:
+    """The verbs of the applications that are installed: each is a module of this package."""
+    if find_spec("regauge.cli.flow"):
+        app.add_typer(import_module("regauge.cli.flow").app, name="flow")
+    for module, verb in (("polytope", "polytope"), ("paths", "paths")):
+        if find_spec(f"regauge.cli.{module}"):
+            app.command()(getattr(import_module(f"regauge.cli.{module}"), verb))
+
+
+add_applications()
 
 
 def emit(result: dict[str, Any], as_json: bool, render: Any) -> None:
