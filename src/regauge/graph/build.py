@@ -40,8 +40,15 @@ class Builder:
     def param(self, name: str, shape: Sequence[int], statistic: bool = False) -> Value:
         return self._make(Param(name, statistic=statistic), (), shape, learned=True, data=False)
 
-    def free(self, key: str, shape: Sequence[int], thunk: Callable[[], Tensor], data: bool = False, selects: bool = False) -> Value:
-        return self._make(Free(key, thunk, data, selects), (), shape, learned=False, data=data)
+    def free(
+        self,
+        key: str,
+        shape: Sequence[int],
+        thunk: Callable[[], Tensor],
+        data: bool = False,
+        total: tuple[int, float] | None = None,
+    ) -> Value:
+        return self._make(Free(key, thunk, data, total), (), shape, learned=False, data=data)
 
     def constant(self, tensor: Tensor | float) -> Value:
         tensor = torch.as_tensor(tensor, dtype=torch.float64) if isinstance(tensor, float | int) else tensor
@@ -236,7 +243,7 @@ class Builder:
         key = (_identity(op), tuple(x.id for x in xs), shape)
         if key not in self._known:
             thunk = _memo(lambda: evaluate(op, [x.op.thunk() for x in xs], shape))  # type: ignore[union-attr]
-            value = self.free(f"fold:{len(self.values)}", shape, thunk, any(x.data for x in xs))
+            value = self.free(f"fold:{len(self.values)}", shape, thunk, any(x.data for x in xs), _total(op, xs))
             self._known[key] = value
         return self._known[key]
 
@@ -263,6 +270,22 @@ class Builder:
             for k, x in enumerate(xs)
         )
         return ins, tuple(range(ndim)), shape
+
+
+def _total(op: Op, xs: tuple[Value, ...]) -> tuple[int, float] | None:
+    """A known sum along one axis, where the operation makes it or keeps it at zero."""
+    match op:
+        case Along(total=float() as total, touched=touched) if len(touched) == 1:
+            return op.out.index(next(iter(touched))), total
+        case Einsum(ins, out):
+            for x, labels in zip(xs, ins, strict=True):
+                known = x.op.total if isinstance(x.op, Free) else None
+                if known is None or known[1] != 0 or labels[known[0]] not in out:
+                    continue
+                label = labels[known[0]]
+                if sum(label in i for i in ins) == 1:
+                    return out.index(label), 0.0
+    return None
 
 
 def _identity(op: Op) -> object:

@@ -66,13 +66,13 @@ class Free:
     """A value without parameters above it: a constant, an input, or made of these. Symmetries leave it alone.
 
     `thunk` computes it from the example inputs; it may fail (KeyError) where those have no values. `data` tells whether
-    an input is above it, `selects` that its last axis holds one-hot rows.
+    an input is above it. total: (axis, sum over it) where that is known for every input (one-hot rows, centred values).
     """
 
     key: str
     thunk: Callable[[], Tensor] = field(compare=False, repr=False)
     data: bool = False
-    selects: bool = False
+    total: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)

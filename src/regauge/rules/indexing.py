@@ -20,7 +20,7 @@ def one_hot(b: Builder, index: Value, n: int) -> Value:
     def rows() -> torch.Tensor:
         return torch.nn.functional.one_hot(thunk().long() % n, n).to(torch.get_default_dtype())
 
-    return b.free(f"one_hot:{index.id}:{n}", [*index.shape, n], rows, index.data, selects=True)
+    return b.free(f"one_hot:{index.id}:{n}", [*index.shape, n], rows, index.data, total=(index.ndim, 1.0))
 
 
 @rule("aten.embedding.default", samples=lambda t: [])

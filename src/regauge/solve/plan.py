@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,9 @@ class Plan:
     index_places: dict[int, dict[int, dict[int, int]]]
     aliases: dict[str, tuple[str, ...]]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    shifts: Any = None
+    levels: Any = None
+    unseen: tuple[object, ...] = ()
 
     def parameters(self) -> list[Value]:
         return [v for v in self.graph.values if isinstance(v.op, Param)]
@@ -168,6 +172,8 @@ class State:
 
     def __init__(self, plan: Plan, state: Mapping[str, Tensor]) -> None:
         self.plan = plan
+        self.shifts = plan.shifts
+        self.levels = plan.levels
         self.tensors: dict[str, Tensor] = {}
         self.charts: dict[str, Chart] = {}
         self.touched: set[str] = set()
