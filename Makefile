@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 LOCKS := requirements.lock requirements-models.lock pyproject.toml
 STAMP := $(VENV)/installed-$(shell cat $(LOCKS) | cksum | tr ' ' '-')
 WORKERS ?= 2
+BENCHES ?= $(wildcard benchmarks/bench_*.py benchmarks/flow.py benchmarks/pathsum.py)
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 RUN := $(OFFLINE) $(BIN)/
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -q
@@ -58,7 +59,7 @@ demo: setup
 	$(RUN)python examples/demo.py
 
 bench: setup
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(RUN)python $$file || exit 1; done
+	@for file in $(BENCHES); do echo "== $$file"; OMP_NUM_THREADS=1 $(RUN)python $$file || exit 1; done
 
 fuzz: setup
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/pytest -q -m fuzz tests
