@@ -70,6 +70,8 @@ def _rewrite(graph: Graph, kind: type[_Rewriter]) -> Graph:
 class _Simplify(_Rewriter):
     def visit(self, v: Value) -> Value:
         match v.op:
+            case Einsum() if any(not a.learned and _is_zero(a) for a in v.args):
+                return self.b.zeros(v.shape)
             case Einsum((_,), _):
                 return self._contraction(v) or self.copy(v)
             case Add():
@@ -125,6 +127,8 @@ class _Simplify(_Rewriter):
             return None
         leaf = self.new[leaves[0].id]
         assert isinstance(leaf.op, Param)
+        if leaf.op.statistic:
+            return None
         match v.op:
             case Pointwise():
                 steps: tuple[tuple[str, float], ...] = (("exp", 0.0),)
