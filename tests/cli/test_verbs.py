@@ -76,6 +76,7 @@ def test_verify_json(capsys: Captured) -> None:
     assert [check["dtype"] for check in found["checks"]["sound"]] == ["float32", "float64"]
     assert all(conforms(check, SOUND) and check["ok"] for check in found["checks"]["sound"])
     assert found["checks"]["sound"][1]["error"] < 1e-9
+    assert found["checks"]["control"]["ok"] and found["checks"]["control"]["error"] > 1e-3
     assert conforms(found["checks"]["tight"], TIGHT)
     assert found["checks"]["tight"]["dim"] == found["checks"]["tight"]["nullity"] == 8
 
@@ -152,7 +153,11 @@ def test_operators_without_a_rule_are_listed_all_at_once(capsys: Captured) -> No
 
 def test_frozen_operators_are_said(capsys: Captured) -> None:
     found = result(["inspect", "models_for_cli:unsupported", "--unknown", "freeze"], capsys)
-    assert {"regauge_tests.no_rule.default", "regauge_tests.no_rule_either.default"} <= set(found["gauge"]["frozen"])
+    frozen = found["gauge"]["frozen"]
+    assert sorted(text.split()[0] for text in frozen) == [
+        "regauge_tests.no_rule.default",
+        "regauge_tests.no_rule_either.default",
+    ]
     assert found["gauge"]["dim"] == 0
     assert run(["verify", "models_for_cli:unsupported", "--unknown", "freeze"]) in (0, 1)
     assert "regauge_tests.no_rule.default" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -20,18 +20,24 @@ class Progress:
         self.console = Console(file=sys.stderr, highlight=False)  # the file as it is now: loaders redirect sys.stderr
 
     @contextmanager
-    def stage(self, name: str, doing: str) -> Iterator[None]:
-        """Time a block as `name` and say what it is `doing`: a spinner on a terminal, a line elsewhere."""
+    def stage(self, name: str, doing: str) -> Iterator[Callable[[str], None]]:
+        """Time a block as `name` and say what it is `doing`: a spinner on a terminal, a line elsewhere.
+
+        Gives a function that the block tells its steps to; they show in the spinner."""
         start = perf_counter()
         if self.quiet:
-            yield
+            yield ignore
         elif self.console.is_terminal:
-            with self.console.status(f"{doing} ..."):
-                yield
+            with self.console.status(f"{doing} ...") as status:
+                yield lambda step: status.update(f"{doing}: {step} ...")
         else:
             self.console.print(f"{doing} ...")
-            yield
+            yield ignore
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+def ignore(step: str) -> None:
+    """Nobody listens."""
 
 
 def peak_memory_bytes() -> int:
