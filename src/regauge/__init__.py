@@ -1,7 +1,8 @@
 """regauge: the symmetry compiler for neural networks.
 
-`infer` and `Gauge` are made in `regauge.solve`, the proofs in `regauge.check`. They are imported on first use, so that
-`import regauge` costs nothing beside torch."""
+`infer` reads any PyTorch model and gives its gauge group, a `Gauge`; `check` proves it. What needs torch is imported on first
+use, so that `import regauge` costs nothing beside torch.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +13,18 @@ from regauge import errors
 
 if TYPE_CHECKING:
     from regauge import check
-    from regauge.solve import Gauge, infer
+    from regauge.solve.api import infer
+    from regauge.solve.gauge import Gauge
 
 __all__ = ["Gauge", "check", "errors", "infer"]
 
-HOMES = {"Gauge": "regauge.solve", "infer": "regauge.solve", "check": "regauge.check"}
+HOMES = {"Gauge": "regauge.solve.gauge", "infer": "regauge.solve.api", "check": ""}
 
 
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module 'regauge' has no attribute {name!r}")
-    home = import_module(HOMES[name])
-    return home if HOMES[name] == f"regauge.{name}" else getattr(home, name)
+    return getattr(import_module(HOMES[name]), name) if HOMES[name] else import_module(f"regauge.{name}")
 
 
 def __dir__() -> list[str]:
