@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -25,15 +27,29 @@ class Progress:
 
         Gives a function that the block tells its steps to; they show in the spinner."""
         start = perf_counter()
-        if self.quiet:
-            yield ignore
-        elif self.console.is_terminal:
-            with self.console.status(f"{doing} ...") as status:
-                yield lambda step: status.update(f"{doing}: {step} ...")
-        else:
-            self.console.print(f"{doing} ...")
-            yield ignore
+        with chatter_off():
+            if self.quiet:
+                yield ignore
+            elif self.console.is_terminal:
+                with self.console.status(f"{doing} ...") as status:
+                    yield lambda step: status.update(f"{doing}: {step} ...")
+            else:
+                self.console.print(f"{doing} ...")
+                yield ignore
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+@contextmanager
+def chatter_off() -> Iterator[None]:
+    """Silence the logs and warnings of the libraries below (torch logs whole tracebacks of what it then raises)."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def ignore(step: str) -> None:
