@@ -70,13 +70,30 @@ def _rewrite(graph: Graph, kind: type[_Rewriter]) -> Graph:
 class _Simplify(_Rewriter):
     def visit(self, v: Value) -> Value:
         match v.op:
+            case Einsum() if any(not a.learned and _is_zero(a) for a in v.args):
+                return self.b.zeros(v.shape)
             case Einsum((_,), _):
                 return self._contraction(v) or self.copy(v)
+            case Slice() if isinstance(v.args[0].op, Param):
+                return self._rows(v) or self.copy(v)
             case Add():
                 return self._centring(v) or self._chart(v) or self.copy(v)
             case Pointwise(name="aten.exp.default"):
                 return self._chart(v) or self.copy(v)
         return self.copy(v)
+
+    def _rows(self, v: Value) -> Value | None:
+        """The part of a table that an input of this length reads: a selection, so that the whole table moves together."""
+        (x,) = v.args
+        assert isinstance(v.op, Slice)
+        if len(self.users[x.id]) != 1 or x.ndim < 2 or v.op.axis >= x.ndim - 1:
+            return None
+        n, start, count = x.shape[v.op.axis], v.op.start, v.shape[v.op.axis]
+        key = f"rows:{n}:{start}:{count}"
+        rows = self.b.free(key, (count, n), lambda: torch.eye(n)[start : start + count], total=(1, 1.0))
+        labels = list(range(x.ndim))
+        out = [100 if i == v.op.axis else i for i in labels]
+        return self.b.einsum([[100, v.op.axis], labels], out, rows, self.new[x.id])
 
     def _contraction(self, v: Value) -> Value | None:
         """sum over labels of a product that nothing else reads."""
@@ -125,6 +142,8 @@ class _Simplify(_Rewriter):
             return None
         leaf = self.new[leaves[0].id]
         assert isinstance(leaf.op, Param)
+        if leaf.op.statistic:
+            return None
         match v.op:
             case Pointwise():
                 steps: tuple[tuple[str, float], ...] = (("exp", 0.0),)

@@ -16,6 +16,7 @@ from regauge.graph.capture import Captured, source_of
 from regauge.graph.ir import Graph, Source, Value
 from regauge.rules.registry import RULES
 
+SHAPE_ONLY = ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
 IGNORED = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")
 
 
@@ -127,7 +128,7 @@ class _Driver:
         kwargs = fx.map_arg(node.kwargs, lambda n: self.env[n])
         tensors = _values((args, kwargs))
         if not any(_learned(v) for v in tensors):
-            data = any(v.data for v in tensors)
+            data = any(v.data for v in tensors) and not any(i in name for i in SHAPE_ONLY)
             value = node.meta.get("val")
             return self._free(node, data) if isinstance(value, Tensor) else _Tuple(data) if isinstance(value, tuple | list) else value
         known = RULES.get(name)

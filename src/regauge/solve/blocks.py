@@ -494,7 +494,7 @@ class _Cutter:
             return frozenset(), frozenset(fixed + mine)
         home = next(l for l in found.lattices if overlap(l, lattice))
         if home in found.plain:
-            return frozenset(), frozenset(fixed)
+            return frozenset(), frozenset()
         stride = found.planes.get(home, 0)
         planes = [k for k in mine if block.leaves[k][2] == stride and block.leaves[k][1] == 2]
         return frozenset(planes), frozenset(fixed + [k for k in mine if k not in planes])

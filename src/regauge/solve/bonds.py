@@ -73,7 +73,7 @@ class _Reader:
     def _on(self, charges: object) -> dict[int, set[tuple[int, ...]]]:
         out: dict[int, set[tuple[int, ...]]] = {}
         for c in charges:  # type: ignore[attr-defined]
-            for block, _ in c.on:
+            for block, _, _ in c.on:
                 out.setdefault(block, set()).add(c.classes)
         return out
 
@@ -232,14 +232,14 @@ def _dims(plan: Plan, drafts: dict[int, _Draft], home: dict[int, int]) -> None:
             drafts[key].dim += frame_dim(s.kind, s.n) * s.copies
     spread: dict[frozenset[int], int] = {}
     for c in plan.charges.scales:
-        on = frozenset(b for b, _ in c.on)
+        on = frozenset(b for b, _, _ in c.on)
         keys = [home[r] for r in c.classes if r in home]
         if keys:
             spread[on] = keys[-1]
     for c in plan.charges.scales:
-        on = frozenset(b for b, _ in c.on)
+        on = frozenset(b for b, _, _ in c.on)
         key = spread.get(on)
         if key is None:
-            key = next((home[r] for b, _ in c.on for k in range(len(cells.blocks[b].leaves)) for r in [plan.indices.root[cells.cell(cells.blocks[b], k)]] if r in home), None)
+            key = next((home[r] for b, _, _ in c.on for k in range(len(cells.blocks[b].leaves)) for r in [plan.indices.root[cells.cell(cells.blocks[b], k)]] if r in home), None)
         if key is not None:
             drafts[key].dim += c.dim

@@ -19,17 +19,18 @@ from regauge.solve.cells import Cells
 from regauge.solve.frames import Frames
 from regauge.solve.indices import Indices
 
-Variable = tuple[int, tuple[int, ...]]  # (block, index-set classes, rising): a function on these
+Variable = tuple[int, tuple[int, ...]]  # (block, leaves in the order of their index sets): a function on these
 Row = dict[Variable, Fraction]
 
 
 @dataclass(frozen=True)
 class Charge:
-    """One free function. shape: sizes of its index sets. on: parameter block -> coefficient (and the classes, rising)."""
+    """One free function. classes, shape: its index sets, rising, and their sizes. on: (parameter block, leaves,
+    coefficient): how it enters the charge of that block."""
 
     classes: tuple[int, ...]
     shape: tuple[int, ...]
-    on: tuple[tuple[int, Fraction], ...]
+    on: tuple[tuple[int, tuple[int, ...], Fraction], ...]
 
     @property
     def dim(self) -> int:
@@ -60,7 +61,14 @@ class _Space:
             free = self.frames.monomial(f) or f in self.frames.derived
             rigid = self.blocks.is_rigid(block, k)
             out.append(r if free and not rigid and r in self.indices.learned else None)
-        return [r if out.count(r) == 1 else None for r in out]
+        return out
+
+    def subsets(self, block: Block) -> list[tuple[int, ...]]:
+        """Sets of leaves that a charge may depend on, each in the order of the index sets. A set that holds one index
+        set twice is left out: no equation tells its two places apart."""
+        held = sorted((c, k) for k, c in enumerate(self.classes(block)) if c is not None)
+        sets = [s for k in range(len(held) + 1) for s in combinations(held, k)]
+        return [tuple(k for _, k in s) for s in sets if len({c for c, _ in s}) == len(s)]
 
 
 def charges(blocks: Blocks, relations: list[Relation], indices: Indices, frames: Frames) -> Charges:
@@ -79,75 +87,65 @@ def charges(blocks: Blocks, relations: list[Relation], indices: Indices, frames:
         system = _System(signs, parameter, carried)
         for equation, why in _equations(blocks, relations, space, signs):
             system.add(equation, why)
-        found.append(tuple(system.solutions(_parameters(blocks, space), size)))
+        found.append(tuple(system.solutions(_parameters(blocks, space), space, size)))
         if not signs:
             zeros = system.forbidden
     return Charges(found[0], found[1], zeros)
-
-
-def _subsets(classes: Iterable[int | None]) -> list[tuple[int, ...]]:
-    have = sorted(c for c in classes if c is not None)
-    return [s for k in range(len(have) + 1) for s in combinations(have, k)]
 
 
 def _parameters(blocks: Blocks, space: _Space) -> Iterator[Variable]:
     for v in blocks.graph.values:
         if isinstance(v.op, Param):
             for b in blocks.of[v.id]:
-                for s in _subsets(space.classes(b)):
+                for s in space.subsets(b):
                     yield (b.id, s)
 
 
 def _equations(blocks: Blocks, relations: list[Relation], space: _Space, signs: bool) -> Iterator[tuple[Row, Relation | None]]:
-    cache: dict[int, list[int | None]] = {}
-
-    def classes(t: Term) -> list[int | None]:
-        if t.block.id not in cache:
-            cache[t.block.id] = space.classes(blocks_by_id[t.block.id])
-        return cache[t.block.id]
-
-    blocks_by_id = {b.id: b for b in blocks.all()}
+    held: dict[int, list[int | None]] = {b.id: space.classes(b) for b in blocks.all()}
     for r in relations:
-        for row in _relation(r, classes, signs, space):
+        for row in _relation(r, held, signs):
             yield row, r
-    for v in blocks.graph.outputs:
+    fixed = [v for v in blocks.graph.values if isinstance(v.op, Param) and signs and not v.op.chart.signed]
+    for v in (*blocks.graph.outputs, *fixed):
         for b in blocks.of[v.id]:
-            for s in _subsets(space.classes(b)):
+            for s in space.subsets(b):
                 yield {(b.id, s): Fraction(1)}, None
-    for v in blocks.graph.values:
-        if isinstance(v.op, Param) and signs and not v.op.chart.signed:
-            for b in blocks.of[v.id]:
-                for s in _subsets(space.classes(b)):
-                    yield {(b.id, s): Fraction(1)}, None
 
 
-def _relation(r: Relation, classes: object, signs: bool, space: _Space) -> Iterator[Row]:
-    """The equations of one operation, one for each set of index sets that some term carries."""
+def _relation(r: Relation, held: dict[int, list[int | None]], signs: bool) -> Iterator[Row]:
+    """The equations of one operation, one for each set of labels that some term may depend on."""
     one = Fraction(1)
-    carried: dict[int, dict[int, int]] = {}  # term -> class -> label
-    label_class: dict[int, int] = {}
     terms = r.terms
-    for i, t in enumerate(terms):
-        if isinstance(t.block.value.op, Free):
-            carried[i] = {}
-            continue
-        held = classes(t)  # type: ignore[operator]
-        full = held if len(held) == len(t.labels) else [None] * len(t.labels)
-        carried[i] = {c: l for c, l in zip(full, t.labels, strict=True) if c is not None}
-        for c, l in carried[i].items():
-            label_class[l] = c
-    sets = dict.fromkeys(s for i in carried for s in _subsets(carried[i]))
+    leaf: list[dict[int, int]] = []  # term -> label -> leaf, for labels that may carry a charge
+    label_class: dict[int, int] = {}
+    for t in terms:
+        mine: dict[int, int] = {}
+        if not isinstance(t.block.value.op, Free):
+            for k, l in enumerate(t.labels):
+                c = held[t.block.id][k]
+                if c is not None:
+                    mine[l] = k
+                    label_class[l] = c
+        leaf.append(mine)
+    sets: dict[tuple[int, ...], None] = {}
+    for mine in leaf:
+        labels = sorted(mine, key=lambda l: (label_class[l], mine[l]))
+        for k in range(len(labels) + 1):
+            for s in combinations(labels, k):
+                if len({label_class[l] for l in s}) == len(s):
+                    sets[tuple(sorted(s))] = None
     out = len(terms) - 1
 
     def var(i: int, s: tuple[int, ...]) -> Row:
         """The term's charge on s: nothing for constants, and where it lacks a place."""
         t = terms[i]
-        if isinstance(t.block.value.op, Free) or any(c not in carried[i] for c in s):
+        if isinstance(t.block.value.op, Free) or any(l not in leaf[i] for l in s):
             return {}
-        return {(t.block.id, s): one}
+        return {(t.block.id, tuple(leaf[i][l] for l in sorted(s, key=lambda l: label_class[l]))): one}
 
     for s in sets:
-        touched = any(l in r.touched or l in r.planes for l, c in label_class.items() if c in s)
+        touched = any(l in r.touched or l in r.planes for l in s)
         match r.op:
             case Einsum():
                 row: Row = {}
@@ -241,12 +239,14 @@ class _System:
             if not row and why is not None:
                 self.forbidden[pivot] = why
 
-    def solutions(self, variables: Iterable[Variable], size: dict[int, int]) -> Iterator[Charge]:
+    def solutions(self, variables: Iterable[Variable], space: _Space, size: dict[int, int]) -> Iterator[Charge]:
         self._eliminate()
-        on: dict[Variable, list[tuple[int, Fraction]]] = {}
+        on: dict[Variable, list[tuple[int, tuple[int, ...], Fraction]]] = {}
         for k in variables:
             for free, c in (self._reduce({k: Fraction(1)})).items():
-                on.setdefault(free, []).append((k[0], c))
-        for free, held in on.items():
-            if free[0] in self.parameter:
-                yield Charge(free[1], tuple(size[c] for c in free[1]), tuple(held))
+                on.setdefault(free, []).append((k[0], k[1], c))
+        for (block, leaves), held in on.items():
+            if block in self.parameter:
+                cells = space.cells
+                classes = tuple(space.indices.root[cells.cell(cells.blocks[block], k)] for k in leaves)
+                yield Charge(classes, tuple(size[c] for c in classes), tuple(held))

@@ -102,8 +102,8 @@ class Scale:
         odd: dict[int, Tensor] = {}
         for functions, charges, into in ((self.scales, plan.charges.scales, logs), (self.signs, plan.charges.signs, odd)):
             for f, charge in zip(functions, charges, strict=True):
-                for block_id, coefficient in charge.on:
-                    term = self._spread(plan, block_id, charge.classes, f) * float(coefficient)
+                for block_id, leaves, coefficient in charge.on:
+                    term = self._spread(plan, block_id, leaves, f) * float(coefficient)
                     into[block_id] = into[block_id] + term if block_id in into else term
         for block_id in sorted(logs.keys() | odd.keys()):
             block = plan.frames.cells.blocks[block_id]
@@ -115,15 +115,12 @@ class Scale:
             array = state.read(block)
             state.write(block, array * factor.to(array.device))
 
-    def _spread(self, plan: Plan, block_id: int, classes: tuple[int, ...], f: Tensor) -> Tensor:
-        block = plan.frames.cells.blocks[block_id]
-        ndim = len(block.leaves)
-        root = [plan.indices.root[plan.indices.cells.cell(block, k)] for k in range(len(block.leaves))]
-        target = [root.index(c) for c in classes]
-        order = sorted(range(len(target)), key=target.__getitem__)
-        shape = [1] * ndim
+    def _spread(self, plan: Plan, block_id: int, leaves: tuple[int, ...], f: Tensor) -> Tensor:
+        """The function as a factor for the block's array, size 1 where it does not vary."""
+        order = sorted(range(len(leaves)), key=leaves.__getitem__)
+        shape = [1] * len(plan.frames.cells.blocks[block_id].leaves)
         for i in order:
-            shape[target[i]] = f.shape[i]
+            shape[leaves[i]] = f.shape[i]
         return f.permute(order).reshape(shape) if order else f.reshape(shape)
 
 

@@ -234,8 +234,9 @@ class _Build:
             for n in nodes:
                 component[n] = start
             restricted = [n for n in nodes if flags.get(n)]
-            distinct = {self._edge(k, root) for k in links}
-            tree = len(distinct) == len(nodes) - 1 and all(a != b for a, b in distinct) and len(links) == len(distinct)
+            edges_here = {self._edge(k, root) for k in links}
+            gains = {(*self._edge(k, root), k.gain.block.id) for k in links}  # one gain read by two blocks is one edge
+            tree = len(edges_here) == len(nodes) - 1 == len(gains) and all(a != b for a, b in edges_here)
             good = tree and len(restricted) <= 1 and all(self._local(k) for k in links)
             if not good or any(MONOMIAL in flags.get(n, ()) for n in nodes):
                 cause = next((causes[n][f] for n in restricted for f in causes[n] if f == MONOMIAL), links[0].relation)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regauge.errors import CheckError
-from regauge.graph.ir import Add, Along, Concat, Einsum, Mix, Param, Reshape, Slice
+from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Param, Reshape, Slice
 from regauge.solve.blind import Tolerance, Unseen, entire
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.frames import evaluable
@@ -121,6 +121,9 @@ class _Solver:
         self.lost: list[tuple[int, Block]] = []
         self.solved: set[int] = set()
         self.pivots: dict[int, set[int]] = {}
+        self.signatures: dict[int, object] = {}
+        self.met: set[object] = set()
+        self.echoes: set[int] = set()
 
     def run(self) -> Shifts:
         self._make_sources()
@@ -133,6 +136,7 @@ class _Solver:
                     expression = {s.id: Part(IDENTITY, 1.0, s.leaves) for s in self.sources if s.block.id == b.id and s.known is None}
                 else:
                     expression = {}
+                    self.signatures[b.id] = self._signature(b)
                     for r in self.writers.get(b.id, []):
                         step = self._propagate(r)
                         if step:
@@ -153,6 +157,20 @@ class _Solver:
             tuple(order),
             frozenset(self.tau) | {d.block.id for d in self.demands},
         )
+
+    def _signature(self, b: Block) -> object:
+        """What the translation of a block is made of: equal for blocks whose translations are equal."""
+
+        def term(t: Term) -> object:
+            if t.block.id in self.tau:
+                return "tau", self.signatures.get(t.block.id, t.block.id)
+            v = t.block.value
+            if evaluable(v) or isinstance(v.op, Param | Free):
+                return "block", t.block.id
+            k = self.known.get(t.block.id)
+            return "data", k and (k.constant, tuple(g.id for g in k.gains), tuple((c, s.id, n) for c, s, n in k.shifts))
+
+        return b.value.id, tuple(tuple(term(t) for t in r.ins) for r in self.writers.get(b.id, []))
 
     def _make_sources(self) -> None:
         for v in self.blocks.graph.values:
@@ -305,6 +323,11 @@ class _Solver:
             for s in expression:
                 self.where.setdefault(s, set()).add(b.id)
             return
+        signature = self.signatures.get(b.id, b.id)
+        if signature in self.met:
+            self.echoes.add(b.id)
+            return
+        self.met.add(signature)
         while expression:
             pivot = self._pivot(b, expression)
             if pivot is None:
