@@ -357,7 +357,8 @@ class _Cutter:
         for g in p.groups:
             a, b = self.flat(p.u, bu, g.axes_u), self.flat(p.v, bv, g.axes_v)
             if a is None or b is None:
-                if (a is None) != (b is None):
+                whole = {self.shape[p.u][x] for x in g.axes_u}, {self.shape[p.v][x] for x in g.axes_v}
+                if (a is None) != (b is None) and {1} not in whole:
                     raise _Rigid([*((p.u, x) for x in g.axes_u), *((p.v, x) for x in g.axes_v)])
                 continue
             if g.shift:
@@ -463,7 +464,8 @@ class _Cutter:
         moved: set[int] = set()
         for g in p.groups:
             numbers = [k for a in g.axes_v for k in at_v.get(a, [])]
-            if any(bv.box[a] is None for a in g.axes_v) and (g.shift or len(g.axes_u) + len(g.axes_v) > 2 or self._resized(p, g)):
+            rigid = any(bv.box[a] is None for a in g.axes_v) or any(bu.box[a] is None for a in g.axes_u)
+            if rigid and (g.shift or len(g.axes_u) + len(g.axes_v) > 2 or self._resized(p, g)):
                 moved.update(numbers)
                 numbers = [1000 + i for i in range(sum(1 for x, _, _ in bu.leaves if x in g.axes_u))]
                 moved.update(numbers)

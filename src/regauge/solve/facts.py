@@ -37,7 +37,7 @@ def plain_relations(blocks: Blocks) -> list[Relation]:
 
     def simpler(t: Term) -> Term:
         v = t.block.value
-        if not isinstance(v.op, Free) or not t.labels:
+        if not isinstance(v.op, Free) or not t.labels or v.op.total is not None:
             return t
         axes = uniform.setdefault(v.id, uniform_axes(v)) if v.id not in uniform else uniform[v.id]
         if not axes:

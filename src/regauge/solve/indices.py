@@ -17,11 +17,13 @@ class Indices:
     root: list[int]
     fixed: frozenset[int]
     learned: frozenset[int]
+    causes: dict[int, Relation]
 
 
 def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
     cells = Cells(blocks)
     fixed: set[int] = set()
+    causes: dict[int, Relation] = {}
     for r in relations:
         for label in dict.fromkeys(l for t in r.terms for l in t.labels):
             held = [cells.of(t, label) for t in r.terms if label in t.labels]
@@ -32,6 +34,7 @@ def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
             mixed = label in r.touched and not (isinstance(r.op, Along) and r.op.equivariant)
             if free or mixed or label in r.fixed or label in r.planes or isinstance(r.op, Frozen):
                 fixed.add(held[0])
+                causes.setdefault(held[0], r)
         for t in r.terms:  # one label twice in a term: a diagonal
             if len(set(t.labels)) < len(t.labels):
                 fixed.update(cells.cell(t.block, k) for k in range(len(t.labels)))
@@ -47,4 +50,5 @@ def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
         for b in blocks.of[v.id]
         for k in range(len(b.leaves))
     }
-    return Indices(cells, root, frozenset(root[c] for c in fixed), frozenset(learned))
+    why = {root[c]: r for c, r in reversed(causes.items())}
+    return Indices(cells, root, frozenset(root[c] for c in fixed), frozenset(learned), why)

@@ -59,7 +59,8 @@ class Plan:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     shifts: Any = None
     levels: Any = None
-    unseen: tuple[object, ...] = ()
+    overlap: int = 0
+    unseen: tuple[Any, ...] = ()
 
     def parameters(self) -> list[Value]:
         return [v for v in self.graph.values if isinstance(v.op, Param)]

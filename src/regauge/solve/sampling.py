@@ -11,8 +11,10 @@ from torch import Generator, Tensor
 from regauge.solve.charges import Charge
 from regauge.solve.element import Permute, Rotate, Scale
 from regauge.solve.plan import Plan, Shuffle, Source
+from regauge.solve.shifts import Hide, Shift
 
 SPREAD = 0.3  # standard deviation of log-scales: generic, yet well conditioned
+STEP = 0.02  # standard deviation of translations: the size of a trained weight, so that low precision can follow
 
 
 def rotate(plan: Plan, generator: Generator) -> Rotate:
@@ -28,6 +30,20 @@ def scale(plan: Plan, generator: Generator) -> Scale:
 def permute(plan: Plan, generator: Generator) -> Permute:
     inner_first = sorted(plan.shuffles.values(), key=lambda s: -len(s.places))
     return Permute({s.root: orders(s, generator) for s in inner_first})
+
+
+def shift(plan: Plan, generator: Generator, level: bool = False) -> Shift:
+    shifts = plan.levels if level else plan.shifts
+    return Shift({i: STEP * normal(generator, *shifts.sources[i].shape) for i in shifts.free}, level)
+
+
+def hide(plan: Plan, generator: Generator) -> Hide:
+    parts = {}
+    for u in plan.unseen:
+        sizes = u.block.sizes
+        shapes = [[1 if k in along else n for k, n in enumerate(sizes)] for along in u.sets]
+        parts[u.block.id] = tuple(STEP * normal(generator, *shape) for shape in shapes)
+    return Hide(parts)
 
 
 def normal(generator: Generator, *shape: int) -> Tensor:

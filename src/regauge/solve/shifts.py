@@ -229,7 +229,7 @@ class _Solver:
     def _product(self, r: Relation, out: Expression) -> None:
         for t in r.ins:
             others = [o for o in r.ins if o is not t]
-            for s, part in self.tau.get(t.block.id, {}).items():
+            for s, part in list(self.tau.get(t.block.id, {}).items()):
                 labels = [t.labels[k] for k in part.leaves]
                 summed = [l for l in t.labels if l not in r.out.labels]
                 if not others and not (set(labels) & set(summed)):
@@ -240,6 +240,8 @@ class _Solver:
                     k = self.known[others[0].block.id]
                     leaves = tuple(r.out.labels.index(l) for l in labels)
                     self._merge(out, s, Part(part.kind, part.factor * k.constant, leaves))
+                elif self.mode != "full":
+                    self._kill(s)
                 else:
                     varies = {l for l in labels if l in r.out.labels} | {
                         l for o in others for l in o.labels if l in r.out.labels and evaluable(o.block.value)
