@@ -154,19 +154,19 @@ class LowRankDiffeo(Diffeo):
         eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
         return torch.linalg.matrix_exp(sign * (s + s.mT) / 2) - eye
 
-    def _apply(self, block: Tensor, x: Tensor) -> Tensor:
+    def _act(self, block: Tensor, x: Tensor) -> Tensor:
         u = self.directions.to(x.dtype)
         return torch.einsum("...ij,...j->...i", block, x @ u) @ u.T
 
     def push(self, r: Tensor, x: Tensor) -> Tensor:
-        return x + self._apply(self._block(r), x)
+        return x + self._act(self._block(r), x)
 
     def pull(self, r: Tensor, y: Tensor) -> Tensor:
-        return y + self._apply(self._block(r, -1.0), y)
+        return y + self._act(self._block(r, -1.0), y)
 
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         block, rate = velocity(self._block, r, rdot)
-        return v + self._apply(block, v) + self._apply(rate, x)
+        return v + self._act(block, v) + self._act(rate, x)
 
     def log_det(self, r: Tensor, x: Tensor) -> Tensor:
         s = bernstein(self.generator.to(r.dtype), (r - self.start) / (self.end - self.start))

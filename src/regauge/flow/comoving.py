@@ -152,3 +152,16 @@ class ComovingSampler(nn.Module):
         x = (-at["b"][i]).exp() * z
         v = field(at["t"][i], x if self.frame is None else x @ self.frame.T)
         return at["b_rate"][i] * z + at["b"][i].exp() * at["rate"][i] * (v if self.frame is None else v @ self.frame)
+
+    def degrees_of_freedom(self, smooth_only: bool = False) -> int:
+        """Parameters that act: the causal mask and unused rates are not counted."""
+        count = self.logits.numel() - 1 + self.scales.numel()
+        if smooth_only:
+            return count
+        slots = self.values.shape[2] - self.rk.stages
+        for k in range(self.steps):
+            known = min(slots, k * self.rk.stages)
+            columns = [*range(self.rk.stages), *range(self.rk.stages, self.rk.stages + known)]
+            count += int(self.value_mask[:, columns].sum())
+            count += sum(int(self.rate_mask[i, columns].sum()) for i, u in enumerate(self.points) if u in self.rk.nodes)
+        return count + self.local_logits.numel() - self.steps + self.local_scales.numel()
