@@ -8,7 +8,7 @@ from torch.func import jvp
 
 from regauge.errors import InputError
 from regauge.flow.clocks import bernstein, bernstein_rate
-from regauge.flow.diffeos import Diffeo, column
+from regauge.flow.diffeos import Diffeo, column, solve
 
 Curve = Callable[[Tensor], Tensor]
 
@@ -117,7 +117,7 @@ class AffineDiffeo(Diffeo):
 
     def pull(self, r: Tensor, y: Tensor) -> Tensor:
         y = y if self.offset is None else y - self.offset(r)
-        return torch.linalg.solve(self.linear(r).expand(*y.shape, y.shape[-1]), y)
+        return solve(self.linear(r).expand(*y.shape, y.shape[-1]), y)
 
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         g, gdot = velocity(self.linear, r, rdot)

@@ -27,6 +27,14 @@ def column(r: Tensor, x: Tensor) -> Tensor:
     return r if r.dim() == 0 else r.unsqueeze(-1)
 
 
+def solve(matrix: Tensor, vector: Tensor) -> Tensor:
+    """matrix^-1 vector on (..., d, d) and (..., d).
+
+    The column is explicit: given (..., d), torch.linalg.solve guesses between a vector and a matrix, wrongly under vmap.
+    """
+    return torch.linalg.solve(matrix, vector.unsqueeze(-1)).squeeze(-1)
+
+
 def _jacobian(map_: StateMap, r: Tensor, x: Tensor) -> Tensor:
     """D_x map at every sample, (..., d, d)."""
     flat = x.reshape(-1, x.shape[-1])
@@ -111,7 +119,7 @@ class PullDiffeo(Diffeo):
         with torch.no_grad():
             y = x.clone()
             for _ in range(self.iterations):
-                step = torch.linalg.solve(_jacobian(self._pull, r, y), self._pull(r, y) - x)
+                step = solve(_jacobian(self._pull, r, y), self._pull(r, y) - x)
                 y = y - step
             gap = float((self._pull(r, y) - x).abs().max())
             if not gap <= self.tolerance:
@@ -120,12 +128,12 @@ class PullDiffeo(Diffeo):
                     "is not invertible there or the guess is too far; give the inverse with CallableDiffeo"
                 )
             jac = _jacobian(self._pull, r, y)
-        return y - torch.linalg.solve(jac, self._pull(r, y) - x)
+        return y - solve(jac, self._pull(r, y) - x)
 
     def tangent_at_image(self, r: Tensor, y: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         """(D chi)^-1 [v - rdot d_r chi] at y: the pull form, no inverse of chi."""
         drift = jvp(lambda q: self._pull(q, y), (r,), (rdot.expand_as(r).to(r.dtype),))[1]
-        return torch.linalg.solve(_jacobian(self._pull, r, y), v - drift)
+        return solve(_jacobian(self._pull, r, y), v - drift)
 
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         return self.tangent_at_image(r, self.push(r, x), v, rdot)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regauge.errors import CheckError
 from regauge.flow.clocks import Clock, ComposedClock, IdentityClock
-from regauge.flow.diffeos import ComposedDiffeo, Diffeo, IdentityDiffeo, ReclockedDiffeo
+from regauge.flow.diffeos import ComposedDiffeo, Diffeo, IdentityDiffeo, ReclockedDiffeo, solve
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Gauge(nn.Module):
 
     def push_covector(self, r: Tensor, x: Tensor, p: Tensor) -> Tensor:
         """The law of gradients (adjoint states): p' = (D phi)^-T p at the point x, all (..., d)."""
-        return torch.linalg.solve(self.space.jacobian(r, x).mT, p)
+        return solve(self.space.jacobian(r, x).mT, p)
 
 
 def _time(value: float, x: Tensor) -> Tensor:

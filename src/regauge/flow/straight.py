@@ -16,7 +16,8 @@ from torch import Tensor
 
 from regauge.errors import InputError
 from regauge.flow.affine import AffineDiffeo
-from regauge.flow.diffeos import Diffeo
+from regauge.flow.clocks import IdentityClock
+from regauge.flow.diffeos import Diffeo, solve
 from regauge.flow.fields import Field
 from regauge.flow.gauge import Gauge
 from regauge.flow.linear import LinearField, wilson_line
@@ -113,8 +114,6 @@ def straightening(field: LinearField, horizon: float = 1.0, steps: int = 200) ->
 
     g(0) = g(T) = 1 and c(0) = c(T) = 0, so nothing needs dressing.
     """
-    from regauge.flow.clocks import IdentityClock
-
     end = torch.tensor(horizon, dtype=_dtype(field))
     matrix, offset = wilson_line(field, end, 0.0, steps)
     straight_field(matrix, offset, 0.0, horizon)  # raises where the gauge does not exist
@@ -161,5 +160,5 @@ class StraightLines(Diffeo):
             gap = (1 - s) * x0 + s * self._ends(x0) - y
             jac = torch.autograd.functional.jacobian(lambda z: self._ends(z).sum(0), x0).movedim(1, 0)
             eye = torch.eye(y.shape[-1], dtype=y.dtype)
-            x0 = x0 - torch.linalg.solve((1 - s) * eye + s * jac, gap)
+            x0 = x0 - solve((1 - s) * eye + s * jac, gap)
         return self._flow(x0, torch.zeros_like(r), r)
