@@ -63,7 +63,7 @@ def levi_civita(metric: Callable[[Tensor], Tensor]) -> Connection:
     def connection(x: Tensor) -> Tensor:
         slope = vmap(jacfwd(lambda z: metric(z.unsqueeze(0)).squeeze(0)))(x)  # [n, l, k, j] = d_j g_lk
         lowered = (slope.transpose(-1, -2) + slope - slope.permute(0, 3, 1, 2)) / 2
-        return torch.linalg.solve(metric(x), lowered.flatten(2)).reshape(lowered.shape)
+        return torch.einsum("nil,nljk->nijk", torch.linalg.inv(metric(x)), lowered)
 
     return connection
 

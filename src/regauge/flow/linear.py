@@ -82,7 +82,7 @@ class TransportedLinear(LinearField):
         t, rate = self.gauge.clock(r), self.gauge.clock.rate(r)
         w = self.field.weight(t)
         rate_m = rate if rate.dim() == 0 else rate[..., None, None]
-        weight = torch.linalg.solve(g.mT, (rate_m * (g @ w) + gdot).mT).mT
+        weight = (rate_m * (g @ w) + gdot) @ torch.linalg.inv(g)
         bias = cdot - (weight @ c.unsqueeze(-1)).squeeze(-1)
         if self.field.bias is not None:
             rate_v = rate if rate.dim() == 0 else rate[..., None]
