@@ -60,7 +60,7 @@ class LinkNet(nn.Module):
         """(net in temporal gauge U_k = 1, read-out g_L^-1): g_{k+1} = g_k U_k^-1, so net(x) = temporal(x) @ readout.T."""
         elements = [torch.eye(self.blocks[0].link.shape[0], dtype=self.blocks[0].link.dtype)]
         for block in self.blocks:
-            if float(torch.linalg.cond(block.link)) > 1e12:
+            if not float(torch.linalg.cond(block.link.detach())) < 1e12:
                 raise InputError("LinkNet.temporal: a link U_k is singular, so the temporal gauge does not exist")
             elements.append(elements[-1] @ torch.linalg.inv(block.link.detach()))
         return self.transformed(elements), torch.linalg.inv(elements[-1])
