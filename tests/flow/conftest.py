@@ -1,4 +1,4 @@
-"""The tests of this folder share `fields.py`."""
+"""The tests of this folder share `flow_fields.py`."""
 
 import sys
 from pathlib import Path

@@ -12,7 +12,9 @@ and rates there (a Hermite polynomial has them). Causality: p along the velocity
 was used before V_j was known.
 
 Seen from z, a step of the given method in such a gauge is a step of some other explicit method that also remembers
-earlier velocities: the gauge freedom contains the multistep methods.
+earlier velocities: the gauge freedom contains the multistep methods (Euler contains Adams-Bashforth). The price: the
+smooth part keeps the method's order as steps are added, but a local gauge is as rough as the steps are short, so it
+belongs to the number of steps that it was tuned for.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Closed-form schedule gauges, safe at both ends, and compared with flow_matching where it is installed."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 

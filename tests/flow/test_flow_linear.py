@@ -1,6 +1,6 @@
 """Linear neural ODEs against matrix exponentials and against the general law."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 

@@ -1,6 +1,6 @@
 """Gauge-fixing penalties: the linear closed form against the general one, and as training losses."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 

@@ -1,6 +1,6 @@
 """Diffeomorphisms: inverses, tangents against finite differences, log-determinants against slogdet."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 

@@ -1,6 +1,6 @@
 """Continuous normalising flows: divergences and log-determinants in every gauge."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 from torchdiffeq import odeint

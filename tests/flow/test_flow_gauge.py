@@ -1,6 +1,6 @@
 """Covariance of the general neural ODE: every gauge, one flow. The active convention is pinned by signs here."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 from torchdiffeq import odeint, odeint_adjoint

@@ -1,6 +1,6 @@
 """The lattice: exact local symmetry with link variables, broken symmetry without, and by how much."""
 
-import fields
+import flow_fields as fields
 import pytest
 import torch
 
