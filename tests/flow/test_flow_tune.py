@@ -123,7 +123,8 @@ def test_the_smooth_part_keeps_the_order_of_the_method():
             with torch.no_grad():
                 sampler.logits.copy_(0.3 * torch.randn(8, generator=rng))
                 sampler.scales.copy_(0.3 * torch.randn(sampler.scales.shape, generator=rng))
-                errors.append(rmse(sampler(FIELD, x), exact))
+                # the median: a state next to a watershed between two points takes far more steps to settle
+                errors.append(float((sampler(FIELD, x) - exact).norm(dim=-1).median()))
             gauge = sampler.gauge()
             moved = flow.integrate(flow.transport(FIELD, gauge), x, name, steps)
             assert torch.allclose(moved, sampler(FIELD, x), atol=1e-12)  # the tables and the general law agree
