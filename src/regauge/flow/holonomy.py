@@ -95,7 +95,7 @@ def kept_forms(holonomies: Sequence[Tensor], threshold: float = 1e-6) -> MetricR
     rows = [torch.stack([(h.T @ g @ h - g).flatten() for g in stack], -1) for h in holonomies]
     _, values, right = torch.linalg.svd(torch.cat(rows) / max(size, 1e-12) / len(rows) ** 0.5, full_matrices=True)
     values = torch.cat([values, values.new_zeros(len(stack) - len(values))])
-    kept = right[values < threshold] if size > threshold else right
+    kept = right[values < threshold] if size > 1e-10 else right  # no holonomy at all: every form is kept
     forms = torch.einsum("nb,bij->nij", kept, stack)
     signature = None
     if len(forms) == 1:
