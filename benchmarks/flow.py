@@ -3,8 +3,8 @@
     python benchmarks/flow.py run          # resumable: finished rows are kept in benchmarks/results/flow.jsonl
     python benchmarks/flow.py table        # Markdown tables from those rows
 
-Every model is trained from scratch (benchmarks/flow_models.py). Each row is one (data, seed, solver, evaluations). The gauge
-is tuned on 1536 noises and chosen on 1536 others; what is reported is measured on 2048 further ones:
+Every model is trained from scratch (benchmarks/flow_models.py). Each row is one (data, seed, solver, evaluations).
+The gauge is tuned on 1536 noises and chosen on 1536 others; what is reported is measured on 2048 further ones:
 
 rmse     distance from the exact end points; "saving" is the number of evaluations that the original needs for the same
          rmse (log-log interpolation of its own ladder), divided by the evaluations used
@@ -36,7 +36,9 @@ def rms(x: Tensor, y: Tensor) -> float:
     return float((x - y).square().sum(-1).mean().sqrt())
 
 
-def ladder(model: models.Velocity, solver: str, noise: Tensor, exact: Tensor, data: Tensor) -> list[tuple[int, float, float]]:
+def ladder(
+    model: models.Velocity, solver: str, noise: Tensor, exact: Tensor, data: Tensor
+) -> list[tuple[int, float, float]]:
     """(evaluations, rmse, energy distance) of the original with this solver."""
     stages, rows = METHODS[solver].stages, []
     for evaluations in LADDER:
@@ -73,7 +75,9 @@ def measure(name: str, seed: int, cache: Path, jobs: Sequence[tuple[str, int]]) 
             rungs[solver] = ladder(model, solver, test, exact, data)
         steps = evaluations // METHODS[solver].stages
         tuned = flow.tune(model, tuning, solver, steps, targets=targets, options=flow.TuneOptions(seed=seed))
-        stateless = flow.integrate(flow.transport(model, tuned.model.gauge), tuned.model.gauge.encode(test), solver, steps)
+        stateless = flow.integrate(
+            flow.transport(model, tuned.model.gauge), tuned.model.gauge.encode(test), solver, steps
+        )
         with torch.no_grad():
             ends = {
                 "original": flow.integrate(model, test, solver, steps),
@@ -81,12 +85,21 @@ def measure(name: str, seed: int, cache: Path, jobs: Sequence[tuple[str, int]]) 
                 "tuned": tuned.model.sample(test),
             }
         cosine = flow.from_condot(flow.Cosine())
-        ends["cosine"] = cosine.decode(flow.integrate(flow.transport(model, cosine), cosine.encode(test), solver, steps))
+        ends["cosine"] = cosine.decode(
+            flow.integrate(flow.transport(model, cosine), cosine.encode(test), solver, steps)
+        )
         row: dict[str, object] = {
-            "data": name, "seed": seed, "solver": solver, "evaluations": evaluations, "chosen": tuned.chosen,
-            "stateless": tuned.model.gauge_name, "reference_error": error, "energy_floor": floor,
-            "ladder": rungs[solver], "results": {},
-        }  # fmt: skip
+            "data": name,
+            "seed": seed,
+            "solver": solver,
+            "evaluations": evaluations,
+            "chosen": tuned.chosen,
+            "stateless": tuned.model.gauge_name,
+            "reference_error": error,
+            "energy_floor": floor,
+            "ladder": rungs[solver],
+            "results": {},
+        }
         for label, end in ends.items():
             error_here = rms(end, exact)
             row["results"][label] = {  # type: ignore[index]
@@ -119,10 +132,12 @@ def run(seeds: int, budgets: Sequence[int], names: Sequence[str], cache: Path) -
 def table() -> str:
     """Means over seeds, the range of the tuned saving in brackets."""
     rows, lines = finished(), []
-    lines.append("| data | solver | evaluations | rmse original | cosine | smooth gauge | per-step gauge | saving smooth | saving per-step |")
+    lines.append(
+        "| data | solver | evaluations | rmse original | cosine | smooth | per-step | saving smooth | saving per-step |"
+    )
     lines.append("| --- | --- | --: | --: | --: | --: | --: | --: | --: |")
     energy = [
-        "| data | solver | evaluations | original | cosine | smooth gauge | per-step gauge | exact flow |",
+        "| data | solver | evaluations | original | cosine | smooth | per-step | exact flow |",
         "| --- | --- | --: | --: | --: | --: | --: | --: |",
     ]
     for name in models.DATA:

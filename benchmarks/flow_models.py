@@ -44,7 +44,7 @@ def _digits() -> Tensor:
 
 
 def digits(n: int, rng: torch.Generator) -> Tensor:
-    """scikit-learn's 1797 digits on their first 16 principal axes (the first of unit variance), drawn with replacement."""
+    """scikit-learn's 1797 digits on 16 principal axes (the first of unit variance), drawn with replacement."""
     global _CACHE
     if _CACHE is None:
         _CACHE = _digits()
@@ -67,9 +67,14 @@ class Velocity(nn.Module):
         super().__init__()
         self.dim = dim
         self.net = nn.Sequential(
-            nn.Linear(dim + 3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, dim),
-        )  # fmt: skip
+            nn.Linear(dim + 3, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, dim),
+        )
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         t = t.to(x.dtype).expand(x.shape[:-1]).unsqueeze(-1)

@@ -35,7 +35,11 @@ def main() -> None:
     print("training a flow-matching model on the checkerboard (3 x 128 units, 4000 steps) ...", flush=True)
     model = models.train("checkerboard", seed=0)
     rng = torch.Generator().manual_seed(1)
-    noise, fresh, data = torch.randn(2048, 2, generator=rng), torch.randn(2000, 2, generator=rng), models.checkerboard(2000, rng)
+    noise, fresh, data = (
+        torch.randn(2048, 2, generator=rng),
+        torch.randn(2000, 2, generator=rng),
+        models.checkerboard(2000, rng),
+    )
     targets, _ = reference(model, noise, 1e-5)
     exact, _ = reference(model, fresh, 1e-5)
 
@@ -47,14 +51,21 @@ def main() -> None:
         with Progress(transient=True) as progress:
             task = progress.add_task("tuning", total=None)
             tuned = flow.tune(
-                model, noise, options.solver, steps, targets=targets,
+                model,
+                noise,
+                options.solver,
+                steps,
+                targets=targets,
                 options=flow.TuneOptions(smooth_iterations=100, step_iterations=400),
-                progress=lambda label, done, total, p=progress, t=task: p.update(t, description=label, completed=done, total=total),
-            )  # fmt: skip
+                progress=lambda label, done, total, p=progress, t=task: p.update(
+                    t, description=label, completed=done, total=total
+                ),
+            )
         with torch.no_grad():
             ends = flow.integrate(model, fresh, options.solver, steps), tuned.model.sample(fresh)
         cells = [
-            f"{float((e - exact).square().sum(-1).mean().sqrt()):9.4f} {models.energy_distance(e, data):9.4f}" for e in ends
+            f"{float((e - exact).square().sum(-1).mean().sqrt()):9.4f} {models.energy_distance(e, data):9.4f}"
+            for e in ends
         ]
         print(f"{tuned.model.evaluations:11d} {cells[0]} {cells[1]}   {tuned.chosen}", flush=True)
         columns.append((tuned.model.evaluations, *ends))

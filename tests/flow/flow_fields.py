@@ -48,7 +48,8 @@ def diffeos(dim=3):
     low = _randomise(flow.LowRankDiffeo(torch.randn(dim, 2, generator=rng, dtype=torch.float64)), 2, 0.4)
     coupling = _randomise(flow.CouplingDiffeo(dim, 2, 8, frame), 3, 0.2)
     pull_only = flow.PullDiffeo(
-        lambda r, y: y + 0.2 * torch.sin(y @ (one + 0.1 * turn).T) * (r if r.dim() == 0 else r.unsqueeze(-1)), tolerance=1e-9
+        lambda r, y: y + 0.2 * torch.sin(y @ (one + 0.1 * turn).T) * (r if r.dim() == 0 else r.unsqueeze(-1)),
+        tolerance=1e-9,
     )
     return {
         "scale": scale,

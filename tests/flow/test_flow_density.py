@@ -20,7 +20,9 @@ def test_transported_divergence(name):
 def test_total_log_determinant():
     def total(field, x):
         state = torch.cat([x, torch.zeros_like(x[:, :1])], -1)
-        end = odeint(flow.LogDensityField(field), state, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-9, atol=1e-9)[-1]
+        end = odeint(
+            flow.LogDensityField(field), state, torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-9, atol=1e-9
+        )[-1]
         return end[:, :-1], -end[:, -1]
 
     end, plain = total(F, X)

@@ -8,7 +8,10 @@ from regauge import flow
 from regauge.errors import CheckError, InputError
 
 X = fields.states()
-TIMES = {"scalar": torch.tensor(0.37, dtype=torch.float64), "per_sample": torch.linspace(0.1, 0.9, 7, dtype=torch.float64)}
+TIMES = {
+    "scalar": torch.tensor(0.37, dtype=torch.float64),
+    "per_sample": torch.linspace(0.1, 0.9, 7, dtype=torch.float64),
+}
 
 
 @pytest.mark.parametrize("when", TIMES)

@@ -42,7 +42,9 @@ def test_pull_form_is_the_push_form():
     assert torch.allclose(flow.transport(F, gauge)(r, y), push_form, atol=1e-8)
 
 
-@pytest.mark.parametrize(("second", "first"), [("affine", "coupling"), ("channels", "scale"), ("reclocked", "low_rank")])
+@pytest.mark.parametrize(
+    ("second", "first"), [("affine", "coupling"), ("channels", "scale"), ("reclocked", "low_rank")]
+)
 def test_composition_is_transport_twice(second, first):
     h, g = gauges()[second], gauges()[first]
     r, y = torch.tensor(0.3, dtype=torch.float64), fields.states(seed=9)
@@ -164,7 +166,7 @@ def test_adm_form():
 
 
 def test_full_spacetime_diffeomorphism():
-    # tau = t + k t (1 - t) q(x), y = x + t (1 - t) s(x) would need an inverse; take y = x, invert tau by the quadratic formula
+    # tau = t + k t (1 - t) q(x) with y = x: the inverse is the quadratic formula
     k = 0.2
 
     def q(x):

@@ -16,7 +16,9 @@ def draw(*shape, seed=0):
 
 def uniform(n, low, high, seed=0):
     low, high = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
-    return low + (high - low) * torch.rand(n, len(low), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return low + (high - low) * torch.rand(
+        n, len(low), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def polar_to_stereographic(x):
@@ -47,13 +49,20 @@ def disc_to_half_plane(w):
 
 CASES = {
     "sphere": (
-        geo.sphere_polar, polar_to_stereographic, stereographic_to_polar, geo.sphere_stereographic,
+        geo.sphere_polar,
+        polar_to_stereographic,
+        stereographic_to_polar,
+        geo.sphere_stereographic,
         uniform(6, [0.4, -1.0], [1.6, 1.0]),
     ),
     "hyperbolic": (
-        geo.half_plane, real_half_plane_to_disc, disc_to_half_plane, geo.poincare_disc, uniform(6, [-1.0, 0.5], [1.0, 2.0]),
+        geo.half_plane,
+        real_half_plane_to_disc,
+        disc_to_half_plane,
+        geo.poincare_disc,
+        uniform(6, [-1.0, 0.5], [1.0, 2.0]),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -112,7 +121,9 @@ def test_affine_time_is_a_symmetry_and_projective_changes_reparametrise():
     assert torch.allclose(once[:, :2], slow[:, :2], atol=1e-8)
     changed = geo.projective(geo.sphere_polar, lambda z: 0.3 * torch.cos(z))
     # the acceleration changes along v only
-    a0, a1 = (geo.GeodesicField(g)(torch.tensor(0.0), torch.cat([x, v], -1))[:, 2:] for g in (geo.sphere_polar, changed))
+    a0, a1 = (
+        geo.GeodesicField(g)(torch.tensor(0.0), torch.cat([x, v], -1))[:, 2:] for g in (geo.sphere_polar, changed)
+    )
     difference = a1 - a0
     cross = difference[:, 0] * v[:, 1] - difference[:, 1] * v[:, 0]
     assert float(cross.abs().max()) < 1e-15 < float(difference.abs().max())
@@ -125,7 +136,9 @@ def test_levi_civita_and_curvature():
     x = CASES["sphere"][-1]
     assert torch.allclose(geo.levi_civita(round_metric)(x), geo.sphere_polar(x), atol=1e-13)
     riemann = geo.curvature(geo.sphere_polar, x)
-    assert torch.allclose(riemann[:, 0, 1, 0, 1], x[:, 0].sin() ** 2, atol=1e-12)  # R^theta_phi theta phi of the unit sphere
+    assert torch.allclose(
+        riemann[:, 0, 1, 0, 1], x[:, 0].sin() ** 2, atol=1e-12
+    )  # R^theta_phi theta phi of the unit sphere
     ricci = torch.einsum("nijil->njl", riemann)
     assert torch.allclose(ricci, round_metric(x), atol=1e-12)
     ricci_disc = torch.einsum("nijil->njl", geo.curvature(geo.poincare_disc, 0.3 * draw(4, 2)))
@@ -144,7 +157,11 @@ def test_holonomy_of_the_sphere_is_the_enclosed_area():
     def quarter(u):
         return torch.stack([torch.cos(torch.pi / 2 * u), torch.sin(torch.pi / 2 * u)])
 
-    pieces = [hol.straight_path(base, first), quarter, hol.straight_path(quarter(torch.tensor(1.0, dtype=torch.float64)), base)]
+    pieces = [
+        hol.straight_path(base, first),
+        quarter,
+        hol.straight_path(quarter(torch.tensor(1.0, dtype=torch.float64)), base),
+    ]
     total = torch.eye(2, dtype=torch.float64)
     for piece in pieces:
         total = hol.parallel_transport(geo.sphere_stereographic, piece) @ total
@@ -156,10 +173,12 @@ CORNERS = {
     "sphere": (geo.sphere_polar, [1.0, 0.0], [[1.3, 0.4], [0.8, 0.7], [1.4, -0.5], [0.7, -0.4]], (0, 2)),
     "hyperbolic": (geo.half_plane, [0.0, 1.0], [[0.5, 1.2], [0.3, 1.8], [-0.4, 1.5], [-0.5, 0.8]], (0, 2)),
     "schwarzschild": (
-        geo.schwarzschild, [0.0, 6.0, 0.0],
-        [[2.0, 7.0, 0.3], [1.0, 8.0, -0.4], [-3.0, 5.0, 0.5], [4.0, 6.5, 0.8], [-2.0, 9.0, -0.6]], (1, 2),
+        geo.schwarzschild,
+        [0.0, 6.0, 0.0],
+        [[2.0, 7.0, 0.3], [1.0, 8.0, -0.4], [-3.0, 5.0, 0.5], [4.0, 6.5, 0.8], [-2.0, 9.0, -0.6]],
+        (1, 2),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CORNERS)
@@ -214,7 +233,9 @@ def test_learned_connections(name):
     v = 0.5 * draw(150, dim, seed=2)
     positions, velocities = trajectories(gamma, x, v, 0.1, 6)
     model = learn_connection(positions, velocities, 0.1, hidden=48, iterations=400)
-    inner = uniform(50, low, high, seed=9) * 0.6 + 0.4 * torch.tensor([(a + b) / 2 for a, b in zip(low, high, strict=True)])
+    inner = uniform(50, low, high, seed=9) * 0.6 + 0.4 * torch.tensor(
+        [(a + b) / 2 for a, b in zip(low, high, strict=True)]
+    )
     error = float((model(inner) - gamma(inner)).abs().max() / gamma(inner).abs().max())
     assert error < accuracy
     base = torch.tensor([(a + b) / 2 for a, b in zip(low, high, strict=True)], dtype=torch.float64)
@@ -226,7 +247,9 @@ def test_learned_connections(name):
     report = hol.metric_report(model, base, corners, threshold=(values[0] * values[1]) ** 0.5, steps=40)
     assert report.dim == 1 and report.signature == signature
     wild = geo.symmetric_part(0.5 * draw(dim, dim, dim, seed=4))
-    positions, velocities = trajectories(lambda z: wild * (1 + 0.3 * torch.sin(z[:, :1, None, None])), 0.3 * x / x.abs().max(), v, 0.1, 6)
+    positions, velocities = trajectories(
+        lambda z: wild * (1 + 0.3 * torch.sin(z[:, :1, None, None])), 0.3 * x / x.abs().max(), v, 0.1, 6
+    )
     other = learn_connection(positions, velocities, 0.1, hidden=48, iterations=200)
     centre = positions.reshape(-1, dim).mean(0)
     loops = centre + 0.15 * draw(7, dim, seed=3).clamp(-1, 1)

@@ -66,7 +66,9 @@ def test_linear_lattice_exact_with_links_and_broken_without():
         plain = run_links(links, shifts, X)
         moved = linear_only.decode(run_links(*transform_links(links, shifts, elements), linear_only.encode(X)))
         assert float((moved - plain).abs().max()) < 1e-13
-        naive = linear_only.decode(flow.integrate(flow.transport(field, linear_only), linear_only.encode(X), "euler", steps))
+        naive = linear_only.decode(
+            flow.integrate(flow.transport(field, linear_only), linear_only.encode(X), "euler", steps)
+        )
         assert float((naive - plain).abs().max()) > 1e-3
 
 
@@ -144,5 +146,7 @@ def test_euler_field_is_a_residual_net():
     coefficient = flow.euler_coefficient(F, X, steps=40)
     exact = flow.exact_flow(F, X, rtol=1e-11, atol=1e-11)
     n = 400
-    assert torch.allclose(n * (flow.integrate(F, X, "euler", n) - exact), coefficient, atol=0.01 * float(coefficient.abs().max()))
+    assert torch.allclose(
+        n * (flow.integrate(F, X, "euler", n) - exact), coefficient, atol=0.01 * float(coefficient.abs().max())
+    )
     assert float(acceleration(F, torch.tensor(0.0, dtype=torch.float64), X).abs().max()) > 1e-3

@@ -127,4 +127,6 @@ def test_rotary_leaves_a_complex_torus():
     back = torch.linalg.inv(element).T
     assert torch.allclose(turn(q @ element) @ turn(k @ back).T, turn(q) @ turn(k).T, atol=1e-12)
     generic = torch.randn(6, 6, generator=rng, dtype=torch.float64)
-    assert not torch.allclose(turn(q @ generic) @ turn(k @ torch.linalg.inv(generic).T).T, turn(q) @ turn(k).T, atol=1e-3)
+    assert not torch.allclose(
+        turn(q @ generic) @ turn(k @ torch.linalg.inv(generic).T).T, turn(q) @ turn(k).T, atol=1e-3
+    )

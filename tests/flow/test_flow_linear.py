@@ -56,7 +56,11 @@ def test_a_nonlinear_gauge_gives_a_general_field():
 
 
 def test_wilson_line_orders_later_times_left():
-    weights, biases, hs = draw(4, 3, 3, seed=7), draw(4, 3, seed=8), torch.tensor([0.1, 0.3, 0.2, 0.4], dtype=torch_double)
+    weights, biases, hs = (
+        draw(4, 3, 3, seed=7),
+        draw(4, 3, seed=8),
+        torch.tensor([0.1, 0.3, 0.2, 0.4], dtype=torch_double),
+    )
     line, offset = flow.piecewise_wilson_line(weights, biases, hs)
     product = torch.eye(3, dtype=torch_double)
     for h, w in zip(hs, weights, strict=True):
@@ -96,7 +100,9 @@ def test_infinitesimal_law():
 def test_bias_is_matter_for_gl_and_gauge_for_the_affine_group():
     # c(t) = -int_0^t b (W = 0): the translation gauges the bias away entirely
     drift = flow.LinearField(torch.zeros(3, 3, dtype=torch_double), lambda t: torch.cos(t)[..., None] * B1)
-    gauge = flow.Gauge(flow.AffineDiffeo(lambda r: torch.eye(3, dtype=torch_double), lambda r: -torch.sin(r)[..., None] * B1))
+    gauge = flow.Gauge(
+        flow.AffineDiffeo(lambda r: torch.eye(3, dtype=torch_double), lambda r: -torch.sin(r)[..., None] * B1)
+    )
     moved = flow.transport(drift, gauge)
     r = torch.tensor(0.7, dtype=torch_double)
     assert float(moved.bias(r).abs().max()) < 1e-14
@@ -129,7 +135,9 @@ def test_straightening_gauge_reaches_it_without_dressing():
 def rotation_by(angle, size=1.0):
     w = torch.zeros(2, 2, dtype=torch_double)
     w[0, 1], w[1, 0] = -angle, angle
-    return flow.LinearField(w + torch.eye(2, dtype=torch_double) * torch.log(torch.tensor(size)), torch.ones(2, dtype=torch_double))
+    return flow.LinearField(
+        w + torch.eye(2, dtype=torch_double) * torch.log(torch.tensor(size)), torch.ones(2, dtype=torch_double)
+    )
 
 
 def test_negative_eigenvalues_obstruct():
@@ -153,7 +161,9 @@ def test_one_dimension_is_never_obstructed():
     for w in (-5.0, -0.1, 3.0):
         field = flow.LinearField(torch.tensor([[w]], dtype=torch_double), torch.tensor([0.3], dtype=torch_double))
         x = fields.states(4, 1)
-        assert torch.allclose(flow.to_linear_transport(field)(x), flow.exact_flow(field, x, rtol=1e-10, atol=1e-10), atol=1e-6)
+        assert torch.allclose(
+            flow.to_linear_transport(field)(x), flow.exact_flow(field, x, rtol=1e-10, atol=1e-10), atol=1e-6
+        )
 
 
 def test_nonlinear_straight_lines():

@@ -30,7 +30,9 @@ def test_both_ends_are_safe_for_every_solver(name, solver):
     assert errors[0] / errors[1] > 0.6 * 2**order  # the method keeps its order up to the ends
 
 
-@pytest.mark.parametrize("schedule", [flow.Cosine(), flow.Polynomial(2.0), flow.VariancePreserving(), flow.EDM(10.0, 3.0)])
+@pytest.mark.parametrize(
+    "schedule", [flow.Cosine(), flow.Polynomial(2.0), flow.VariancePreserving(), flow.EDM(10.0, 3.0)]
+)
 def test_rates_and_signal_to_noise(schedule):
     r = torch.linspace(0.05, 0.9, 9, dtype=torch.float64)
     eps = 1e-6
@@ -56,7 +58,9 @@ def test_between_two_schedules_composes():
 
 def test_vp_says_what_it_leaves_out_and_where_it_is_infinite():
     assert flow.from_condot(flow.VariancePreserving()).clock.ends()[0] == pytest.approx(0.00653, abs=2e-5)
-    assert flow.from_condot(flow.VariancePreserving(), stretch=True).clock.ends() == pytest.approx((0.0, 1.0), abs=1e-12)
+    assert flow.from_condot(flow.VariancePreserving(), stretch=True).clock.ends() == pytest.approx(
+        (0.0, 1.0), abs=1e-12
+    )
     own = flow.from_condot(flow.VariancePreserving(root_time=False))
     with pytest.raises(InputError, match="root_time"):
         flow.transport(decay, own)(torch.tensor(1.0, dtype=torch.float64), X)

@@ -141,7 +141,7 @@ def test_moving_frames_are_causal_and_undone():
     for p in (sampler.values,):
         p.data.copy_(torch.randn(p.shape, generator=rng))
     with torch.no_grad():
-        # p with the values at the nodes of a polynomial of degree <= 4 and its rates is integrated exactly by RK4's quadrature
+        # p with the values and rates of a quadratic: RK4 integrates it exactly
         a, b = torch.randn(2, *sampler.values[:, 0].shape, generator=rng)
         for i, u in enumerate(sampler.points):
             sampler.values[:, i] = a * u + b * u**2
@@ -202,7 +202,20 @@ def test_reference_refuses_what_it_cannot_resolve():
 def test_command_line(tmp_path, monkeypatch):
     runner, out = CliRunner(), tmp_path / "g.safetensors"
     here = f"{__name__}:make_with_example"
-    common = ["tune", here, "--solver", "euler", "--steps", "4", "--samples", "64", "--iterations", "10", "--out", str(out)]
+    common = [
+        "tune",
+        here,
+        "--solver",
+        "euler",
+        "--steps",
+        "4",
+        "--samples",
+        "64",
+        "--iterations",
+        "10",
+        "--out",
+        str(out),
+    ]
     result = runner.invoke(app, [*common, "--json"], catch_exceptions=False)
     assert result.exit_code == 0
     data = json.loads(result.stdout)

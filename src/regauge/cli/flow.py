@@ -46,10 +46,15 @@ def tune(
     model: Model,
     solver: Annotated[Solver, typer.Option(help="The method that will sample.")] = Solver.midpoint,
     steps: Annotated[int, typer.Option(help="Its number of steps; evaluations are steps x stages.", min=1)] = 8,
-    shape: Annotated[str, typer.Option(help="The shape of one state, like 2 or 3,32,32.  [default: the example's]")] = "",
-    calls: Annotated[Calls, typer.Option(help="The order of the model's arguments: model(t, x) or model(x, t).")] = Calls.tx,
+    shape: Annotated[
+        str, typer.Option(help="The shape of one state, like 2 or 3,32,32.  [default: the example's]")
+    ] = "",
+    calls: Annotated[
+        Calls, typer.Option(help="The order of the model's arguments: model(t, x) or model(x, t).")
+    ] = Calls.tx,
     noise: Annotated[
-        Path | None, typer.Option(help="Start states, a .npy file (n, ...).  [default: standard normal]", dir_okay=False)
+        Path | None,
+        typer.Option(help="Start states, a .npy file (n, ...).  [default: standard normal]", dir_okay=False),
     ] = None,
     samples: Annotated[int, typer.Option(help="How many, half to tune on and half to choose on.", min=16)] = 3072,
     iterations: Annotated[int, typer.Option(help="Of the per-step gauge; 0 leaves it out.", min=0)] = 600,
@@ -70,14 +75,12 @@ def tune(
     states = start_states(noise, shape, example, samples, seed)
     options = TuneOptions(seed=seed, step_iterations=iterations, comoving=iterations > 0)
     with bar(quiet=as_json) as progress:
-        tuned = search(
-            field, states, solver.value, steps, start=start, end=end, options=options, progress=progress
-        )  # fmt: skip
+        tuned = search(field, states, solver.value, steps, start=start, end=end, options=options, progress=progress)
     tuned.model.save(out, note={"model": model, "seed": seed}, force=force)
     if as_json:
         print(json.dumps(summary(tuned, out), indent=2))
         return
-    print(f"{solver.value}, {steps} steps, {tuned.model.evaluations} evaluations; rmse from the exact flow on held-out noise")
+    print(f"{solver.value}, {steps} steps, {tuned.model.evaluations} evaluations; rmse on held-out noise")
     print(tuned)
     print(f"gauge written to {out}; load it with regauge.flow.load_tuned({str(out)!r}, model)")
 
@@ -91,7 +94,10 @@ def show(gauge: Annotated[Path, typer.Argument(help="A file that `flow tune` wro
 
     tuned = load_tuned(gauge, lambda t, x: torch.zeros_like(x))
     print(f"{tuned.sampler.method}, {tuned.sampler.steps} steps, {tuned.evaluations} evaluations, states {tuned.shape}")
-    print(f"sampler: {type(tuned.sampler).__name__}; stateless gauge: {tuned.gauge_name}; dressing needed: {tuned.needs_dressing}")
+    print(
+        f"sampler: {type(tuned.sampler).__name__}; stateless gauge: {tuned.gauge_name}; "
+        f"dressing needed: {tuned.needs_dressing}"
+    )
     grid = torch.linspace(0, 1, 9, dtype=torch.float64)
     with torch.no_grad():
         print("t(r): " + " ".join(f"{t:.3f}" for t in tuned.gauge.clock(grid).tolist()))
@@ -108,7 +114,9 @@ def load_field(spec: str, calls: str) -> tuple[Any, Tensor | None]:
         try:
             program = torch.export.load(spec)
         except Exception as error:
-            raise InputError(f"{spec}: torch.export.load cannot read it ({error}); pass a file of torch.export.save") from error
+            raise InputError(
+                f"{spec}: torch.export.load cannot read it ({error}); pass a file of torch.export.save"
+            ) from error
         module: Any = program.module()
         example = program.example_inputs[0] if program.example_inputs else None
     else:
@@ -117,7 +125,9 @@ def load_field(spec: str, calls: str) -> tuple[Any, Tensor | None]:
         if isinstance(module, torch.nn.Module):
             module.eval()
     if not callable(module):
-        raise InputError(f"{spec}: gives a {type(module).__name__}; a factory returns a module, or (module, example inputs)")
+        raise InputError(
+            f"{spec}: gives a {type(module).__name__}; a factory returns a module, or (module, example inputs)"
+        )
     state = None if not example else example[1 if calls == "tx" else 0]
     return (from_xt(module) if calls == "xt" else module), state
 

@@ -15,7 +15,9 @@ Curve = Callable[[Tensor], Tensor]
 
 def velocity(path: Curve, r: Tensor, rdot: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(path(r), rdot d path / dr)."""
-    return jvp(path, (r,), (torch.ones_like(r) if rdot is None else rdot.expand_as(r).to(r.dtype),))
+    speed = torch.ones_like(r) if rdot is None else rdot.expand_as(r).to(r.dtype)
+    value, rate = jvp(path, (r,), (speed,))[:2]
+    return value, rate
 
 
 class ScaleDiffeo(Diffeo):
@@ -61,12 +63,15 @@ class BernsteinScale(Diffeo):
     ) -> None:
         super().__init__()
         if channels > 1 and frame is not None and frame.shape != (channels, channels):
-            raise InputError(f"BernsteinScale: frame {tuple(frame.shape)} does not carry {channels} channels; give (d, d)")
+            raise InputError(
+                f"BernsteinScale: frame {tuple(frame.shape)} does not carry {channels} channels; give (d, d)"
+            )
         if centred and dim is None:
             raise InputError("BernsteinScale: a centre needs the dimension of the state; give dim=")
         self.start, self.end, self.channels = float(start), float(end), channels
         self.log_scale = nn.Parameter(torch.zeros(degree + 1, channels))
         self.centre = nn.Parameter(torch.zeros(degree + 1, dim)) if centred and dim is not None else None
+        self.frame: Tensor | None
         self.register_buffer("frame", frame)
 
     def _paths(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor | float, Tensor | float]:
@@ -105,7 +110,7 @@ class BernsteinScale(Diffeo):
 
 
 class AffineDiffeo(Diffeo):
-    """y = g(r) x + c(r) with any path of invertible matrices g: r -> (d, d) and of vectors c: r -> (d,) (None: zero)."""
+    """y = g(r) x + c(r): any path of invertible matrices g: r -> (d, d) and of vectors c: r -> (d,) (None: zero)."""
 
     def __init__(self, linear: Curve, offset: Curve | None = None) -> None:
         super().__init__()
@@ -137,7 +142,7 @@ class AffineDiffeo(Diffeo):
 
 
 class LowRankDiffeo(Diffeo):
-    """y = exp(U S(r) U^T) x with an orthonormal U (d, k) and symmetric S(r) (k, k): a linear map that moves k directions.
+    """y = exp(U S(r) U^T) x, U (d, k) orthonormal, S(r) (k, k) symmetric: a linear map that moves k directions.
 
     S is a Bernstein polynomial, free at both ends (the ends are dressed). Zero is the identity.
     """
@@ -147,6 +152,7 @@ class LowRankDiffeo(Diffeo):
         rank = directions.shape[1]
         self.start, self.end = float(start), float(end)
         self.generator = nn.Parameter(torch.zeros(degree + 1, rank, rank))
+        self.directions: Tensor
         self.register_buffer("directions", torch.linalg.qr(directions).Q)
 
     def _block(self, r: Tensor, sign: float = 1.0) -> Tensor:

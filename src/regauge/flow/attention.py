@@ -1,7 +1,7 @@
 """One attention head as open Wilson lines, and what the lattice keeps there. Row-vector convention, X (n, dm).
 
-Queries and keys are lines from the stream to the head's space and back: only W_q W_k^T enters, so g in GL(dk) acts on the
-site between them, W_q -> W_q A, W_k -> W_k A^-T. Values and output: W_v -> W_v B, W_o -> B^-1 W_o, g in GL(dv).
+Queries and keys are lines from the stream to the head's space and back: only W_q W_k^T enters, so g in GL(dk) acts
+on the site between them, W_q -> W_q A, W_k -> W_k A^-T. Values and output: W_v -> W_v B, W_o -> B^-1 W_o, g in GL(dv).
 With ReLU scores there is one more: queries times a and values divided by a, a > 0 (a softmax fixes the scale). Negative
 a fails, although two negative factors on queries and keys cancel: they are the centre of GL(dk).
 """
@@ -48,7 +48,10 @@ class Head:
 
 
 def rotary_element(real: Tensor, imaginary: Tensor) -> Tensor:
-    """[[a, b], [-b, a]] in each rotary plane (half-split layout), a, b (dk/2,): what rotary positions leave of GL(dk)."""
+    """[[a, b], [-b, a]] in each rotary plane (half-split), a, b (dk/2,): what rotary positions leave of GL(dk)."""
     return torch.cat(
-        [torch.cat([torch.diag(real), torch.diag(imaginary)], 1), torch.cat([torch.diag(-imaginary), torch.diag(real)], 1)]
+        [
+            torch.cat([torch.diag(real), torch.diag(imaginary)], 1),
+            torch.cat([torch.diag(-imaginary), torch.diag(real)], 1),
+        ]
     )

@@ -1,7 +1,7 @@
 """How a discretisation breaks gauge symmetry: the same solver with N steps in two gauges, as N grows.
 
-The difference x_N[F'] - x_N[F] (read-outs dressed) vanishes like N^-p for a method of order p. For Euler its coefficient
-is known: a field's own global error is e(F)/N with
+The difference x_N[F'] - x_N[F] (read-outs dressed) vanishes like N^-p for a method of order p. For Euler its
+coefficient is known: a field's own global error is e(F)/N with
 
     e(F) = -(span / 2) int D Phi_{T,t} xddot dt,
 
@@ -43,7 +43,10 @@ class BreakingReport:
         """A log-log plot with the reference slope, as text of an SVG file."""
         first = self.difference[0]
         guide = tuple(first * (self.steps[0] / n) ** self.expected for n in self.steps)
-        curves = [Curve("measured", self.steps, self.difference), Curve(f"slope {self.expected}", self.steps, guide, dashed=True)]
+        curves = [
+            Curve("measured", self.steps, self.difference),
+            Curve(f"slope {self.expected}", self.steps, guide, dashed=True),
+        ]
         return loglog_svg(curves, f"{self.solver}: symmetry breaking", "steps", "difference between gauges")
 
 
@@ -80,7 +83,7 @@ def euler_coefficient(field: Field, x: Tensor, start: float = 0.0, end: float = 
 
     def joint(t: Tensor, state: Tensor) -> Tensor:
         point, delta = state.chunk(2, -1)
-        v, pushed = jvp(lambda z: field(t, z), (point,), (delta,))
+        v, pushed = jvp(lambda z: field(t, z), (point,), (delta,))[:2]
         return torch.cat([v, pushed - span / 2 * acceleration(field, t, point)], -1)
 
     return integrate(joint, torch.cat([x, torch.zeros_like(x)], -1), "rk4", steps, start, end).chunk(2, -1)[1]

@@ -1,7 +1,7 @@
 """Time reparametrisations t = t(r): smooth, increasing, with exact rates and inverses.
 
-A clock maps the *new* time r to the *old* time t. Every clock is a module: `clock(r)` is t, `clock.rate(r)` is dt/dr > 0,
-`clock.inverse()` is the clock r(t). Times may be scalars or one time per sample; clocks act elementwise.
+A clock maps the *new* time r to the *old* time t. Every clock is a module: `clock(r)` is t, `clock.rate(r)` is dt/dr
+> 0, `clock.inverse()` is the clock r(t). Times may be scalars or one time per sample; clocks act elementwise.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from regauge.errors import InputError
 
 
 def bernstein(coefficients: Tensor, u: Tensor) -> Tensor:
-    """sum_k c_k B_k^n(u), B_k^n = binom(n, k) u^k (1 - u)^(n-k); c: (n+1, *extra), u: any shape; returns u.shape + extra."""
+    """sum_k c_k B_k^n(u), B_k^n = binom(n, k) u^k (1 - u)^(n-k); c: (n+1, *extra); returns u.shape + extra."""
     degree = coefficients.shape[0] - 1
     k = torch.arange(degree + 1, dtype=u.dtype, device=u.device)
     binomial = torch.tensor([comb(degree, j) for j in range(degree + 1)], dtype=u.dtype, device=u.device)
@@ -196,6 +196,8 @@ class NetworkClock(Clock):
         self.start, self.end = float(start), float(end)
         self.network = network or nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, 1))
         at, weight = np.polynomial.legendre.leggauss(nodes)
+        self.at: Tensor
+        self.weight: Tensor
         self.register_buffer("at", torch.tensor((at + 1) / 2), persistent=False)
         self.register_buffer("weight", torch.tensor(weight / 2), persistent=False)
 

@@ -31,11 +31,17 @@ from regauge.flow.solvers import method_named
 class ComovingSampler(nn.Module):
     """x(1) from x(0) in `steps` steps of `method`: evaluations = steps x stages. States (batch, d).
 
-    frame: orthogonal (d, d) for one scale per channel, None for one common scale. local=False keeps the smooth gauge only.
+    frame: orthogonal (d, d) for one scale per channel, None for a common one. local=False: the smooth gauge only.
     """
 
     def __init__(
-        self, method: str, steps: int, frame: Tensor | None = None, degree: int = 8, local: bool = True, memory: int = 64
+        self,
+        method: str,
+        steps: int,
+        frame: Tensor | None = None,
+        degree: int = 8,
+        local: bool = True,
+        memory: int = 64,
     ) -> None:
         super().__init__()
         if steps < 1:
@@ -44,6 +50,9 @@ class ComovingSampler(nn.Module):
         self.degree, self.memory = degree, memory
         channels = 1 if frame is None else len(frame)
         stages = self.rk.stages
+        self.frame: Tensor | None
+        self.value_mask: Tensor
+        self.rate_mask: Tensor
         self.register_buffer("frame", frame)
         self.logits = nn.Parameter(torch.zeros(degree))
         self.scales = nn.Parameter(torch.zeros(max(degree - 1, 1), channels))
@@ -104,11 +113,15 @@ class ComovingSampler(nn.Module):
         a = torch.cat([torch.zeros_like(self.local_scales[:, :1]), self.local_scales], 1).movedim(1, 0)
         where = [self.points.index(node) for node in (*self.rk.nodes, 1.0)]
         return {
-            "t": bernstein(clock, r), "rate": speed * bernstein_rate(clock, r),
-            "b": bernstein(b, r), "b_rate": speed[..., None] * bernstein_rate(b, r),
-            "a": bernstein(a, nodes).movedim(0, 1), "a_rate": bernstein_rate(a, nodes).movedim(0, 1),
-            "p": (self.values * self.value_mask)[:, where], "p_rate": (self.rates * self.rate_mask)[:, where],
-        }  # fmt: skip
+            "t": bernstein(clock, r),
+            "rate": speed * bernstein_rate(clock, r),
+            "b": bernstein(b, r),
+            "b_rate": speed[..., None] * bernstein_rate(b, r),
+            "a": bernstein(a, nodes).movedim(0, 1),
+            "a_rate": bernstein_rate(a, nodes).movedim(0, 1),
+            "p": (self.values * self.value_mask)[:, where],
+            "p_rate": (self.rates * self.rate_mask)[:, where],
+        }
 
     def forward(self, field: Field, x: Tensor) -> Tensor:
         """x(1), differentiable in the sampler's parameters."""

@@ -5,6 +5,8 @@ that are smooth functions of (r, kept half): inverse and log-determinant in clos
 pass. All activations are smooth, so that a gauge never lowers the order of a Runge-Kutta method.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
@@ -22,6 +24,9 @@ class CouplingLayer(Diffeo):
             raise InputError("CouplingLayer: one coordinate has no other half to depend on; use BernsteinScale")
         mask = torch.zeros(dim, dtype=torch.bool)
         mask[keep] = True
+        self.kept: Tensor
+        self.moved: Tensor
+        self.order: Tensor
         self.register_buffer("kept", torch.nonzero(mask).squeeze(-1))
         self.register_buffer("moved", torch.nonzero(~mask).squeeze(-1))
         self.register_buffer("order", torch.argsort(torch.cat([self.kept, self.moved])))
@@ -61,7 +66,7 @@ class CouplingLayer(Diffeo):
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         (kept, moved), (kept_v, moved_v) = self._split(x), self._split(v)
         speed = rdot.expand_as(r).to(r.dtype)
-        (log_scale, _), (scale_v, shift_v) = jvp(self._scale_shift, (r, kept), (speed, kept_v))
+        (log_scale, _), (scale_v, shift_v) = jvp(self._scale_shift, (r, kept), (speed, kept_v))[:2]
         return self._join(kept_v, log_scale.exp() * (moved_v + scale_v * moved) + shift_v)
 
     def log_det(self, r: Tensor, x: Tensor) -> Tensor:
@@ -71,12 +76,18 @@ class CouplingLayer(Diffeo):
 class CouplingDiffeo(Diffeo):
     """`layers` coupling layers that keep alternating halves, in the orthogonal frame Q (columns; None: the axes)."""
 
-    def __init__(self, dim: int, layers: int = 4, hidden: int = 32, frame: Tensor | None = None, depth: int = 2) -> None:
+    def __init__(
+        self, dim: int, layers: int = 4, hidden: int = 32, frame: Tensor | None = None, depth: int = 2
+    ) -> None:
         super().__init__()
         index = torch.arange(dim)
         halves = [index[index % 2 == 0], index[index % 2 == 1]]
         self.layers = nn.ModuleList(CouplingLayer(dim, halves[k % 2], hidden, depth=depth) for k in range(layers))
+        self.frame: Tensor | None
         self.register_buffer("frame", frame)
+
+    def _stack(self) -> list[CouplingLayer]:
+        return cast(list[CouplingLayer], list(self.layers))
 
     def _into(self, x: Tensor) -> Tensor:
         return x if self.frame is None else x @ self.frame.to(x.dtype)
@@ -86,25 +97,25 @@ class CouplingDiffeo(Diffeo):
 
     def push(self, r: Tensor, x: Tensor) -> Tensor:
         x = self._into(x)
-        for layer in self.layers:
+        for layer in self._stack():
             x = layer.push(r, x)
         return self._out(x)
 
     def pull(self, r: Tensor, y: Tensor) -> Tensor:
         y = self._into(y)
-        for layer in reversed(self.layers):
+        for layer in reversed(self._stack()):
             y = layer.pull(r, y)
         return self._out(y)
 
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         x, v = self._into(x), self._into(v)
-        for layer in self.layers:
+        for layer in self._stack():
             x, v = layer.push(r, x), layer.tangent(r, x, v, rdot)
         return self._out(v)
 
     def log_det(self, r: Tensor, x: Tensor) -> Tensor:
         x, total = self._into(x), x.new_zeros(x.shape[:-1])
-        for layer in self.layers:
+        for layer in self._stack():
             total = total + layer.log_det(r, x)
             x = layer.push(r, x)
         return total

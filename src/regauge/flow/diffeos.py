@@ -124,8 +124,8 @@ class PullDiffeo(Diffeo):
             gap = float((self._pull(r, y) - x).abs().max())
             if not gap <= self.tolerance:
                 raise CheckError(
-                    f"PullDiffeo.push at r={r.flatten()[0].item():.4g}: Newton stopped with |chi(y) - x| = {gap:.2g}, so chi "
-                    "is not invertible there or the guess is too far; give the inverse with CallableDiffeo"
+                    f"PullDiffeo.push at r={r.flatten()[0].item():.4g}: Newton stopped at |chi(y) - x| = {gap:.2g}, so "
+                    "chi is not invertible there or the guess is too far; give the inverse with CallableDiffeo"
                 )
             jac = _jacobian(self._pull, r, y)
         return y - solve(jac, self._pull(r, y) - x)

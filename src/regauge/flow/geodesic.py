@@ -37,7 +37,7 @@ def symmetric_part(gamma: Tensor) -> Tensor:
 
 
 def transport_connection(connection: Connection, push: PointMap, pull: PointMap) -> Connection:
-    """The connection in coordinates y = push(x), x = pull(y); maps act on batches (batch, d) of float64 for accuracy."""
+    """The connection in coordinates y = push(x), x = pull(y); maps act on batches (batch, d), best in float64."""
 
     def one(map_: PointMap) -> PointMap:
         return lambda z: map_(z.unsqueeze(0)).squeeze(0)
@@ -54,7 +54,8 @@ def transport_connection(connection: Connection, push: PointMap, pull: PointMap)
 
 def push_velocity(push: PointMap, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(y, w) = (phi(x), D phi v)."""
-    return torch.func.jvp(push, (x,), (v,))
+    y, w = torch.func.jvp(push, (x,), (v,))[:2]
+    return y, w
 
 
 def levi_civita(metric: Callable[[Tensor], Tensor]) -> Connection:
@@ -80,7 +81,7 @@ def projective(connection: Connection, form: PointMap) -> Connection:
 
 
 def curvature(connection: Connection, x: Tensor) -> Tensor:
-    """R^i_jkl = d_k Gamma^i_lj - d_l Gamma^i_kj + Gamma^i_km Gamma^m_lj - Gamma^i_lm Gamma^m_kj, (batch, d, d, d, d)."""
+    """R^i_jkl = d_k G^i_lj - d_l G^i_kj + G^i_km G^m_lj - G^i_lm G^m_kj, (batch, d, d, d, d)."""
     gamma = connection(x)
     slope = vmap(jacfwd(lambda z: connection(z.unsqueeze(0)).squeeze(0)))(x)  # [n, i, j, k, m] = d_m Gamma^i_jk
     first = torch.einsum("niljk->nijkl", slope)
@@ -102,7 +103,9 @@ def _conformal(x: Tensor, factor: Tensor) -> Tensor:
     """factor * (delta_ij x_k + delta_ik x_j - delta_jk x_i)."""
     one = torch.eye(x.shape[-1], dtype=x.dtype)
     terms = (
-        torch.einsum("ij,...k->...ijk", one, x) + torch.einsum("ik,...j->...ijk", one, x) - torch.einsum("jk,...i->...ijk", one, x)
+        torch.einsum("ij,...k->...ijk", one, x)
+        + torch.einsum("ik,...j->...ijk", one, x)
+        - torch.einsum("jk,...i->...ijk", one, x)
     )
     return factor[..., None, None, None] * terms
 
@@ -137,7 +140,7 @@ def schwarzschild_metric(mass: float = 1.0) -> Callable[[Tensor], Tensor]:
 
 
 def schwarzschild(x: Tensor, mass: float = 1.0) -> Tensor:
-    """Its connection in closed form: Gamma^t_tr = M/(r^2 f), Gamma^r_tt = M f/r^2, Gamma^r_rr = -M/(r^2 f), Gamma^r_pp = -r f."""
+    """In closed form: G^t_tr = M/(r^2 f), G^r_tt = M f/r^2, G^r_rr = -M/(r^2 f), G^r_pp = -r f, G^p_rp = 1/r."""
     r = x[..., 1]
     lapse = 1 - 2 * mass / r
     gamma = x.new_zeros(*x.shape, 3, 3)

@@ -24,7 +24,7 @@ def parallel_transport(connection: Connection, path: Path, steps: int = 200) -> 
     transport = torch.eye(path(start).shape[-1], dtype=torch.float64)
 
     def rate(u: Tensor, p: Tensor) -> Tensor:
-        x, xdot = torch.func.jvp(path, (u,), (torch.ones_like(u),))
+        x, xdot = torch.func.jvp(path, (u,), (torch.ones_like(u),))[:2]
         return -torch.einsum("ijk,j->ik", connection(x.unsqueeze(0)).squeeze(0), xdot) @ p
 
     h = 1 / steps
@@ -106,7 +106,9 @@ def kept_forms(holonomies: Sequence[Tensor], threshold: float = 1e-6) -> MetricR
     return MetricReport(tuple(sorted(values.tolist())), forms, signature)
 
 
-def metric_report(connection: Connection, base: Tensor, corners: Tensor, threshold: float = 1e-6, steps: int = 100) -> MetricReport:
+def metric_report(
+    connection: Connection, base: Tensor, corners: Tensor, threshold: float = 1e-6, steps: int = 100
+) -> MetricReport:
     """Holonomies of the triangles base, corners[k], corners[k+1] (corners (n, d)) and the forms that they keep."""
     loops = [triangle_holonomy(connection, base, a, b, steps) for a, b in zip(corners, corners[1:], strict=False)]
     return kept_forms(loops, threshold)

@@ -8,6 +8,7 @@ formulas; rows x in code, so that U acts as `x @ U.T`.
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from regauge.flow.linear import LinearField, wilson_line
 class LinkBlock(nn.Module):
     """One site: links U (d, d), V (d, h), A (h, d) and biases a (h,), beta (d,)."""
 
-    def __init__(self, link: Tensor, out: Tensor, into: Tensor, inner_bias: Tensor, bias: Tensor, activation: Callable) -> None:
+    def __init__(
+        self, link: Tensor, out: Tensor, into: Tensor, inner_bias: Tensor, bias: Tensor, activation: Callable
+    ) -> None:
         super().__init__()
         self.link, self.out, self.into = nn.Parameter(link), nn.Parameter(out), nn.Parameter(into)
         self.inner_bias, self.bias = nn.Parameter(inner_bias), nn.Parameter(bias)
@@ -33,33 +36,43 @@ class LinkBlock(nn.Module):
         """g_k = here, g_{k+1} = there."""
         back = torch.linalg.inv(here)
         return LinkBlock(
-            there @ self.link.detach() @ back, there @ self.out.detach(), self.into.detach() @ back,
-            self.inner_bias.detach().clone(), there @ self.bias.detach(), self.activation,
-        )  # fmt: skip
+            there @ self.link.detach() @ back,
+            there @ self.out.detach(),
+            self.into.detach() @ back,
+            self.inner_bias.detach().clone(),
+            there @ self.bias.detach(),
+            self.activation,
+        )
 
 
 class LinkNet(nn.Module):
-    """A stack of link blocks; `net.transformed(gs)` acts with g_0, ..., g_L (the function is conjugated by the ends)."""
+    """A stack of link blocks; `net.transformed(gs)` acts with g_0, ..., g_L (conjugating the function by the ends)."""
 
     def __init__(self, blocks: Sequence[LinkBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
+        for block in self.sites():
             x = block(x)
         return x
+
+    def sites(self) -> list[LinkBlock]:
+        """The blocks, with their type."""
+        return cast(list[LinkBlock], list(self.blocks))
 
     def transformed(self, elements: Sequence[Tensor]) -> "LinkNet":
         """net'(g_0 x) = g_L net(x); with g_0 = g_L = 1 the same function."""
         if len(elements) != len(self.blocks) + 1:
-            raise InputError(f"LinkNet: {len(self.blocks)} blocks have {len(self.blocks) + 1} sites, not {len(elements)}")
-        return LinkNet([b.transformed(g, h) for b, g, h in zip(self.blocks, elements, elements[1:], strict=False)])
+            raise InputError(
+                f"LinkNet: {len(self.blocks)} blocks have {len(self.blocks) + 1} sites, not {len(elements)}"
+            )
+        return LinkNet([b.transformed(g, h) for b, g, h in zip(self.sites(), elements, elements[1:], strict=False)])
 
     def temporal(self) -> tuple["LinkNet", Tensor]:
-        """(net in temporal gauge U_k = 1, read-out g_L^-1): g_{k+1} = g_k U_k^-1, so net(x) = temporal(x) @ readout.T."""
-        elements = [torch.eye(self.blocks[0].link.shape[0], dtype=self.blocks[0].link.dtype)]
-        for block in self.blocks:
+        """(net in temporal gauge U_k = 1, read-out g_L^-1), g_{k+1} = g_k U_k^-1: net(x) = temporal(x) @ readout.T."""
+        elements = [torch.eye(self.sites()[0].link.shape[0], dtype=self.sites()[0].link.dtype)]
+        for block in self.sites():
             if not float(torch.linalg.cond(block.link.detach())) < 1e12:
                 raise InputError("LinkNet.temporal: a link U_k is singular, so the temporal gauge does not exist")
             elements.append(elements[-1] @ torch.linalg.inv(block.link.detach()))
@@ -67,9 +80,14 @@ class LinkNet(nn.Module):
 
 
 def link_net(
-    dim: int, hidden: int, depth: int, activation: Callable[[Tensor], Tensor] = torch.tanh, seed: int = 0,
-    dtype: torch.dtype = torch.float32, temporal: bool = False,
-) -> LinkNet:  # fmt: skip
+    dim: int,
+    hidden: int,
+    depth: int,
+    activation: Callable[[Tensor], Tensor] = torch.tanh,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    temporal: bool = False,
+) -> LinkNet:
     """A random net of `depth` blocks; links near 1, or exactly 1 (a plain residual net) in temporal gauge."""
     rng = torch.Generator().manual_seed(seed)
 
@@ -80,12 +98,16 @@ def link_net(
     return LinkNet(
         [
             LinkBlock(
-                one.clone() if temporal else one + draw(dim, dim, scale=0.2 / dim**0.5), draw(dim, hidden, scale=0.5 / hidden**0.5),
-                draw(hidden, dim, scale=1 / dim**0.5), draw(hidden, scale=0.3), draw(dim, scale=0.1), activation,
+                one.clone() if temporal else one + draw(dim, dim, scale=0.2 / dim**0.5),
+                draw(dim, hidden, scale=0.5 / hidden**0.5),
+                draw(hidden, dim, scale=1 / dim**0.5),
+                draw(hidden, scale=0.3),
+                draw(dim, scale=0.1),
+                activation,
             )
             for _ in range(depth)
         ]
-    )  # fmt: skip
+    )
 
 
 def linear_chain(field: LinearField, pieces: int, horizon: float = 1.0, steps: int = 100) -> nn.Sequential:

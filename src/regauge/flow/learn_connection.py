@@ -9,12 +9,16 @@ from regauge.flow.solvers import METHODS
 
 
 class NeuralConnection(nn.Module):
-    """Gamma^i_jk(x), symmetric in j and k, from one smooth network; inputs are standardised by centre and scale (d,)."""
+    """Gamma^i_jk(x), symmetric in j and k, from one smooth network; inputs standardised by centre and scale (d,)."""
 
     def __init__(self, dim: int, hidden: int = 64, centre: Tensor | None = None, scale: Tensor | None = None) -> None:
         super().__init__()
         self.dim = dim
         rows, cols = torch.triu_indices(dim, dim)
+        self.rows: Tensor
+        self.cols: Tensor
+        self.centre: Tensor
+        self.scale: Tensor
         self.register_buffer("rows", rows)
         self.register_buffer("cols", cols)
         self.register_buffer("centre", torch.zeros(dim) if centre is None else centre)
@@ -35,12 +39,13 @@ def learn_connection(
 ) -> NeuralConnection:
     """Fit Gamma to trajectories sampled every `interval`: positions and velocities (trajectories, times, d), float64.
 
-    Multiple shooting: one RK4 step from every sample must reach the next one. Full-batch L-BFGS with a strong Wolfe search.
+    Multiple shooting: one RK4 step from every sample must reach the next one. Full-batch L-BFGS with a strong Wolfe
+    search.
     """
     if positions.shape != velocities.shape or positions.dim() != 3 or positions.shape[1] < 2:
         raise InputError(
-            f"learn_connection: positions {tuple(positions.shape)} and velocities {tuple(velocities.shape)} must both be "
-            "(trajectories, times, d) with at least two times"
+            f"learn_connection: positions {tuple(positions.shape)} and velocities {tuple(velocities.shape)} must both "
+            "be (trajectories, times, d) with at least two times"
         )
     dim = positions.shape[-1]
     torch.manual_seed(seed)
@@ -52,9 +57,13 @@ def learn_connection(
     # position errors are one power of the interval smaller than velocity errors
     weight = torch.cat([torch.full((dim,), interval**-2), torch.full((dim,), interval**-1)]).double()
     optimiser = torch.optim.LBFGS(
-        model.parameters(), max_iter=iterations, history_size=30, line_search_fn="strong_wolfe", tolerance_grad=1e-12,
+        model.parameters(),
+        max_iter=iterations,
+        history_size=30,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-12,
         tolerance_change=1e-15,
-    )  # fmt: skip
+    )
     start = torch.zeros((), dtype=torch.float64)
 
     def closure() -> Tensor:

@@ -10,6 +10,7 @@ symmetries of the net: what the lattice keeps of the diffeomorphisms. g_0 = 1 an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,13 @@ class LayerField(LinearField):
         rows, columns = weight.shape
         big = weight.new_zeros(rows + columns, rows + columns)
         big[columns:, :columns] = weight
-        super().__init__(big, torch.cat([weight.new_zeros(columns), bias]))
-        self.columns = columns
+        offset = torch.cat([weight.new_zeros(columns), bias])
+        super().__init__(big, offset)
+        self.columns, self.matrix, self.vector = columns, big, offset
 
     def line(self) -> tuple[Tensor, Tensor]:
         """(W, b) read off the Wilson line over the interval."""
-        end = torch.ones((), dtype=self.weight.value.dtype)
+        end = torch.ones((), dtype=self.matrix.dtype)
         matrix, offset = wilson_line(self, end, 0.0, steps=1)
         return matrix[self.columns :, : self.columns], offset[self.columns :]
 
@@ -39,8 +41,8 @@ class LayerField(LinearField):
         """The field in the gauge diag(g_k, g_{k+1}), constant on the interval."""
         columns = self.columns
         element = torch.block_diag(here, there)
-        weight = element @ self.weight.value @ torch.linalg.inv(element)
-        return LayerField(weight[columns:, :columns], (element @ self.bias.value)[columns:])
+        weight = element @ self.matrix @ torch.linalg.inv(element)
+        return LayerField(weight[columns:, :columns], (element @ self.vector)[columns:])
 
 
 class LiftedNet(nn.Module):
@@ -51,15 +53,19 @@ class LiftedNet(nn.Module):
         self.fields, self.kicks = nn.ModuleList(fields), nn.ModuleList(kicks)
 
     def forward(self, x: Tensor) -> Tensor:
-        for field, kick in zip(self.fields, self.kicks, strict=True):
+        for field, kick in zip(self.layers(), self.kicks, strict=True):
             weight, bias = field.line()
             x = kick(nn.functional.linear(x, weight, bias))
         return x
 
+    def layers(self) -> list[LayerField]:
+        """The layers' fields, with their type."""
+        return cast(list[LayerField], list(self.fields))
+
     @property
     def widths(self) -> list[int]:
         """n_0, ..., n_L."""
-        return [self.fields[0].columns] + [len(f.weight.value) - f.columns for f in self.fields]
+        return [self.layers()[0].columns] + [len(f.matrix) - f.columns for f in self.layers()]
 
     def transformed(self, elements: Sequence[Tensor], tolerance: float = 1e-9) -> "LiftedNet":
         """Act with g_0, ..., g_L; CheckError names the first site whose element does not commute with its kick."""
@@ -69,16 +75,16 @@ class LiftedNet(nn.Module):
             gap = intertwining_defect(kick, g)
             if gap > tolerance:
                 raise CheckError(
-                    f"lift, site {k}: the element does not commute with {type(kick).__name__} (defect {gap:.2g}), so the "
-                    "function would change; use an element of its intertwiner group (ReLU: positive diagonal x permutation)"
+                    f"lift, site {k}: the element does not commute with {type(kick).__name__} (defect {gap:.2g}), so "
+                    "the function would change; use an element of its intertwiner group (ReLU: positive monomial)"
                 )
-        fields = [f.transformed(g, h) for f, g, h in zip(self.fields, elements, elements[1:], strict=False)]
+        fields = [f.transformed(g, h) for f, g, h in zip(self.layers(), elements, elements[1:], strict=False)]
         return LiftedNet(fields, list(self.kicks))
 
     def lower(self) -> nn.Sequential:
         """Back to a plain stack of nn.Linear and activations."""
         layers: list[nn.Module] = []
-        for field, kick in zip(self.fields, self.kicks, strict=True):
+        for field, kick in zip(self.layers(), self.kicks, strict=True):
             weight, bias = field.line()
             linear = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
             linear.weight = nn.Parameter(weight.detach().clone())
@@ -103,8 +109,8 @@ def lift(model: nn.Sequential) -> LiftedNet:
             kicks.append(module)
         else:
             raise InputError(
-                f"lift, layer {name}: {type(module).__name__} is neither a linear map nor an elementwise kick after one; "
-                "lift takes stacks of nn.Linear and activations (residual stacks: lift_residual)"
+                f"lift, layer {name}: {type(module).__name__} is neither a linear map nor an elementwise kick after "
+                "one; lift takes stacks of nn.Linear and activations (residual stacks: lift_residual)"
             )
     if len(kicks) < len(fields):
         kicks.append(nn.Identity())
@@ -136,7 +142,7 @@ def intertwining_defect(kick: nn.Module, element: Tensor) -> float:
 
 @dataclass(frozen=True)
 class SiteElements:
-    """g_0, ..., g_L (g_0 = g_L = 1) and how well W' = g_{k+1} W g_k^-1, b' = g_{k+1} b hold, relative to the weights."""
+    """g_0, ..., g_L (g_0 = g_L = 1); residual: how well W' = g_{k+1} W g_k^-1, b' = g_{k+1} b hold, relative."""
 
     elements: tuple[Tensor, ...]
     residual: float
@@ -148,10 +154,12 @@ def site_elements(before: LiftedNet, after: LiftedNet) -> SiteElements:
     Unit by unit: row i of (W', b') is a multiple of the row of (W g_k^-1, b) that it comes from.
     """
     if before.widths != after.widths:
-        raise InputError(f"site_elements: widths {before.widths} and {after.widths} differ; pass two settings of one net")
+        raise InputError(
+            f"site_elements: widths {before.widths} and {after.widths} differ; pass two settings of one net"
+        )
     elements = [torch.eye(before.widths[0], dtype=torch.float64)]
     worst = 0.0
-    for k, (old, new) in enumerate(zip(before.fields, after.fields, strict=True)):
+    for k, (old, new) in enumerate(zip(before.layers(), after.layers(), strict=True)):
         (w, b), (w_new, b_new) = old.line(), new.line()
         w = w.double() @ torch.linalg.inv(elements[-1])
         source, target = (torch.cat([m, v.double().unsqueeze(-1)], -1) for m, v in ((w, b), (w_new.double(), b_new)))
@@ -177,7 +185,7 @@ def _monomial(source: Tensor, target: Tensor) -> Tensor:
 
 
 def lift_residual(net: LinkNet) -> "PiecewiseField":
-    """The field whose Euler steps of length 1 are the blocks of a link-variable net: F = (U_k - 1) x + V_k sigma(...) + beta_k."""
+    """The field whose unit Euler steps are the blocks of a link net: F = (U_k - 1) x + V_k sigma(...) + beta_k."""
     return PiecewiseField(net)
 
 

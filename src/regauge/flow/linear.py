@@ -129,7 +129,9 @@ def is_affine(space: Diffeo, dim: int, tolerance: float = 1e-9) -> bool:
     return True
 
 
-def wilson_line(field: LinearField, end: Tensor, start: float | Tensor = 0.0, steps: int = 200) -> tuple[Tensor, Tensor]:
+def wilson_line(
+    field: LinearField, end: Tensor, start: float | Tensor = 0.0, steps: int = 200
+) -> tuple[Tensor, Tensor]:
     """(U, m) with x(end) = U x(start) + m: U = T exp int W (later times left), m = int U(end, s) b(s) ds.
 
     Classical RK4 with `steps` steps on the (d + 1) matrix; smooth in `end`, so it may be differentiated. O(steps^-4).

@@ -1,11 +1,12 @@
 """Gauge-fixing penalties as training losses: the Lorenz-like condition and weight decay as a gauge mass.
 
-For a linear field xddot = Q x + q with Q = Wdot + W^2 and q = bdot + W b. Averaged over x with mean mu and covariance C,
+For a linear field xddot = Q x + q with Q = Wdot + W^2 and q = bdot + W b. Averaged over x with mean mu and
+covariance C,
 
     E |xddot|^2 = tr(Q C Q^T) + |Q mu + q|^2,
 
-and with C = 1, mu = 0 this is |Q|_F^2 + |q|^2. For any other field the same quantity is |d_t F + (F . grad) F|^2 on data.
-All are differentiable in the field's parameters.
+and with C = 1, mu = 0 this is |Q|_F^2 + |q|^2. For any other field the same quantity is |d_t F + (F . grad) F|^2 on
+data. All are differentiable in the field's parameters.
 """
 
 import torch
@@ -42,7 +43,9 @@ def linear_defect(field: LinearField, t: Tensor) -> tuple[Tensor, Tensor]:
     return wdot + w @ w, bdot + (w @ b.unsqueeze(-1)).squeeze(-1)
 
 
-def lorenz_penalty(field: LinearField, times: Tensor, mean: Tensor | None = None, covariance: Tensor | None = None) -> Tensor:
+def lorenz_penalty(
+    field: LinearField, times: Tensor, mean: Tensor | None = None, covariance: Tensor | None = None
+) -> Tensor:
     """L_R / lambda at the given times, averaged: tr(Q C Q^T) + |Q mu + q|^2 (default C = 1, mu = 0: |Q|^2 + |q|^2).
 
     times (n,): quadrature nodes or random times. Multiply by the interval's length for the integral.
@@ -57,7 +60,7 @@ def lorenz_penalty(field: LinearField, times: Tensor, mean: Tensor | None = None
 
 
 def gauge_mass(field: LinearField, times: Tensor, bias: bool = True) -> Tensor:
-    """Weight decay |W|_F^2 + |b|^2 averaged over times: not invariant, so on a gauge orbit it picks a representative."""
+    """Weight decay |W|_F^2 + |b|^2, averaged over times: not invariant, so on an orbit it picks a representative."""
     total = []
     for t in times:
         term = field.weight(t).square().sum()

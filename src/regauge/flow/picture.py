@@ -30,7 +30,8 @@ class Panel:
 
 def _page(width: float, height: float, body: Sequence[str]) -> str:
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+        f'height="{height:g}" '
         'font-family="Helvetica, Arial, sans-serif" font-size="12">'
     )
     return "\n".join([head, f'<rect width="{width:g}" height="{height:g}" fill="white"/>', *body, "</svg>\n"])
@@ -50,12 +51,16 @@ def scatter_svg(rows: Sequence[Sequence[Panel]], limit: float, side: float = 190
                 f"M{left + (x / limit + 1) * side / 2:.1f},{top + head + (1 - y / limit) * side / 2:.1f}h0"
                 for x, y in inside.tolist()
             )
-            body.append(f'<path d="{dots}" stroke="{_COLOURS[0]}" stroke-width="1.5" stroke-linecap="round" opacity="0.55"/>')
+            body.append(
+                f'<path d="{dots}" stroke="{_COLOURS[0]}" stroke-width="1.5" stroke-linecap="round" opacity="0.55"/>'
+            )
     width = gap + max(len(row) for row in rows) * (side + gap)
     return _page(width, gap + len(rows) * (side + head + gap), body)
 
 
-def loglog_svg(curves: Sequence[Curve], title: str, x_label: str, y_label: str, width: float = 460, height: float = 340) -> str:
+def loglog_svg(
+    curves: Sequence[Curve], title: str, x_label: str, y_label: str, width: float = 460, height: float = 340
+) -> str:
     """Curves on logarithmic axes with a legend."""
     left, right, top, bottom = 70.0, width - 20, 40.0, height - 50
     low_x, high_x = _decades([v for c in curves for v in c.x], tight=True)
@@ -71,7 +76,8 @@ def loglog_svg(curves: Sequence[Curve], title: str, x_label: str, y_label: str, 
         f'<text x="{(left + right) / 2:g}" y="{height - 12:g}" text-anchor="middle">{escape(x_label)}</text>',
         f'<text x="14" y="{(top + bottom) / 2:g}" transform="rotate(-90 14 {(top + bottom) / 2:g})" '
         f'text-anchor="middle">{escape(y_label)}</text>',
-        f'<rect x="{left:g}" y="{top:g}" width="{right - left:g}" height="{bottom - top:g}" fill="none" stroke="#888888"/>',
+        f'<rect x="{left:g}" y="{top:g}" width="{right - left:g}" height="{bottom - top:g}" '
+        'fill="none" stroke="#888888"/>',
     ]
     for power in range(math.ceil(low_y), math.floor(high_y) + 1):
         _, y = place(10**low_x, 10.0**power)
@@ -87,7 +93,10 @@ def loglog_svg(curves: Sequence[Curve], title: str, x_label: str, y_label: str, 
         body.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
         if not curve.dashed:
             body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in spots]
-        body.append(f'<text x="{right - 8:g}" y="{top + 18 + 16 * k:g}" text-anchor="end" fill="{colour}">{escape(curve.label)}</text>')
+        body.append(
+            f'<text x="{right - 8:g}" y="{top + 18 + 16 * k:g}" text-anchor="end" fill="{colour}">'
+            f"{escape(curve.label)}</text>"
+        )
     return _page(width, height, body)
 
 

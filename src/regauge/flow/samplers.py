@@ -60,24 +60,32 @@ class TunedModel(nn.Module):
     """A drop-in for the original model, with the gauge inside.
 
     sample(x0)        x(end) with the tuned solver and number of steps: the most accurate way
-    forward(t, x)     the field in the best *stateless* gauge (identity, schedule or smooth): for torchdiffeq's fixed-step
+    forward(t, x)     the field in the best *stateless* gauge (identity, schedule or smooth): for torchdiffeq's
+    fixed-step
                       solvers from `start` to `end`, with the tuned number of steps; the ends need no dressing if
                       `needs_dressing` is False, else use encode and decode
     as_xt()           the same with flow_matching's calling convention, model(x, t)
     """
 
     def __init__(
-        self, field: Field, sampler: nn.Module, gauge: Gauge, gauge_name: str, shape: tuple[int, ...],
-        start: float = 0.0, end: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        field: Field,
+        sampler: ClosedSampler | ComovingSampler,
+        gauge: Gauge,
+        gauge_name: str,
+        shape: tuple[int, ...],
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.field, self.sampler, self.gauge, self.gauge_name = field, sampler, gauge, gauge_name
+        self.field, self.gauge, self.gauge_name = field, gauge, gauge_name
+        self.sampler = sampler
         self.shape, self.start, self.end = tuple(shape), start, end
 
     @property
     def evaluations(self) -> int:
         """Function evaluations of one sample."""
-        return self.sampler.evaluations
+        return int(self.sampler.evaluations)
 
     def sample(self, x: Tensor) -> Tensor:
         """x(end) from x(start), (batch, *shape)."""
@@ -107,13 +115,13 @@ class TunedModel(nn.Module):
 
     def time_grid(self) -> Tensor:
         """The knots for odeint(model, x0, grid, method=...): one step between two of them."""
-        return torch.tensor(uniform(self.start, self.end, self.sampler.steps))
+        return torch.tensor(uniform(self.start, self.end, int(self.sampler.steps)))
 
     def as_xt(self) -> FieldToXT:
         return FieldToXT(self)
 
     def save(self, path: str | Path, note: dict[str, object] | None = None, force: bool = False) -> None:
-        """Write the gauge (not the model) to a safetensors file of a few kilobytes; never over an old one without force."""
+        """Write the gauge, not the model: a safetensors file of a few kilobytes; over an old one only by force."""
         path = Path(path)
         if path.exists() and not force:
             raise InputError(f"{path}: exists already; choose another name or pass force=True (--force)")
@@ -127,9 +135,13 @@ class TunedModel(nn.Module):
     def _specification(self) -> tuple[dict[str, object], dict[str, Tensor]]:
         tensors: dict[str, Tensor] = {}
         common: dict[str, object] = {
-            "shape": list(self.shape), "start": self.start, "end": self.end, "gauge": self.gauge_name,
-            "method": self.sampler.method, "steps": self.sampler.steps,
-        }  # fmt: skip
+            "shape": list(self.shape),
+            "start": self.start,
+            "end": self.end,
+            "gauge": self.gauge_name,
+            "method": self.sampler.method,
+            "steps": self.sampler.steps,
+        }
         if isinstance(self.sampler, ComovingSampler):
             common["sampler"] = "comoving"
             common |= {"degree": self.sampler.degree, "local": self.sampler.local, "memory": self.sampler.memory}
@@ -148,14 +160,16 @@ def load_tuned(path: str | Path, field: Field) -> TunedModel:
             text = (file.metadata() or {}).get("regauge.flow")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read as a safetensors file ({error}); pass a file written by flow tune") from error
+        raise InputError(
+            f"{path}: cannot be read as a safetensors file ({error}); pass a file written by flow tune"
+        ) from error
     if text is None:
         raise InputError(f"{path}: holds no flow gauge; pass a file written by `regauge flow tune`")
     spec = json.loads(text)
     if spec["schema"] != SCHEMA:
         raise InputError(f"{path}: schema {spec['schema']} is not {SCHEMA}; tune again with this version")
     part = _part(tensors)
-    sampler: nn.Module
+    sampler: ClosedSampler | ComovingSampler
     if spec["sampler"] == "comoving":
         state = part("sampler.")
         sampler = ComovingSampler(

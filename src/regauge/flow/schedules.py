@@ -8,8 +8,8 @@ schedule alpha = t, sigma = 1 - t the gauge is
 which is regular wherever alpha' and sigma' are finite: nothing is divided by t, 1 - t, alpha or sigma, so solvers may
 evaluate both ends. Between any two schedules, go through CondOT (`between`).
 
-Variance preserving schedules have sigma ~ sqrt(1 - r): in their *own* time the velocity is infinite at the data end, for
-every library. The default is therefore the same path in root time r = 1 - (1 - q)^2, smooth at both ends.
+Variance preserving schedules have sigma ~ sqrt(1 - r): in their *own* time the velocity is infinite at the data end,
+for every library. The default is therefore the same path in root time r = 1 - (1 - q)^2, smooth at both ends.
 """
 
 import math
@@ -166,8 +166,9 @@ class StretchedClock(Clock):
 def from_condot(schedule: Schedule, stretch: bool = False) -> Gauge:
     """The gauge that takes the CondOT schedule to `schedule`.
 
-    Schedules that begin with a little signal (variance preserving: alpha(0) = 0.0066; EDM) start at a CondOT time t(0) > 0,
-    as `gauge.ends` says. stretch=True stretches the clock so that t(0) = 0 and t(1) = 1 and nothing of the flow is left out.
+    Schedules that begin with a little signal (variance preserving: alpha(0) = 0.0066; EDM) start at a CondOT time
+    t(0) > 0, as `gauge.ends` says. stretch=True stretches the clock so that t(0) = 0 and t(1) = 1 and nothing of the
+    flow is left out.
     """
 
     def log_scale(r: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ def between(source: Schedule, target: Schedule) -> Gauge:
 
 
 class EpsilonField:
-    """Probability-flow field of a noise-predicting model eps(r, x) in `schedule`: u = alpha' (x - sigma eps)/alpha + sigma' eps.
+    """Probability flow of a noise-predicting model eps(r, x): u = alpha' (x - sigma eps)/alpha + sigma' eps.
 
     Needs alpha > 0 on the whole interval (a diffusion schedule), and raises where that fails.
     """

@@ -51,7 +51,9 @@ METHODS: dict[str, RungeKutta] = {
         RungeKutta("euler", 1, (0.0,), ((),), (1.0,)),
         RungeKutta("midpoint", 2, (0.0, 0.5), ((), (0.5,)), (0.0, 1.0)),
         RungeKutta("heun", 2, (0.0, 1.0), ((), (1.0,)), (0.5, 0.5)),
-        RungeKutta("rk4", 4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
+        RungeKutta(
+            "rk4", 4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+        ),
     )
 }
 
@@ -91,7 +93,10 @@ def exact_flow(
 
 
 def conjugated(
-    field: Field, push: Callable[[Tensor, Tensor], Tensor], pull: Callable[[Tensor, Tensor], Tensor], method: str | RungeKutta
+    field: Field,
+    push: Callable[[Tensor, Tensor], Tensor],
+    pull: Callable[[Tensor, Tensor], Tensor],
+    method: str | RungeKutta,
 ) -> Callable[[Tensor, float, Tensor], Tensor]:
     """The conjugated step phi_{k+1} o Psi_h[F] o chi_k: gauge-exact for every phi at a finite step.
 

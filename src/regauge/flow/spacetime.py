@@ -1,10 +1,10 @@
 """Lapse and shift, and the full spacetime diffeomorphisms in which the new time depends on the state.
 
-ADM form of a gauge (clock t(r), space phi):  F'(r, y) = N(r) (phi_* F)(y) + beta(r, y), with the lapse N = dt/dr and the
-shift beta = d_r phi o chi of the moving frame. The covariant object is omega = dx - F dt.
+ADM form of a gauge (clock t(r), space phi):  F'(r, y) = N(r) (phi_* F)(y) + beta(r, y), with the lapse N = dt/dr and
+the shift beta = d_r phi o chi of the moving frame. The covariant object is omega = dx - F dt.
 
-A spacetime diffeomorphism (tau, y) = (theta(t, x), phi(t, x)) gives dy/dtau = (phi_t + D phi F) / (theta_t + D theta F),
-which needs a positive denominator along every trajectory: a new time that runs forward.
+A spacetime diffeomorphism (tau, y) = (theta(t, x), phi(t, x)) gives dy/dtau = (phi_t + D phi F) / (theta_t + D theta
+F), which needs a positive denominator along every trajectory: a new time that runs forward.
 """
 
 from collections.abc import Callable
@@ -43,22 +43,28 @@ class LapseClock(Clock):
 
         self._rate, self.start, self.end = rate, float(start), float(end)
         at, weight = np.polynomial.legendre.leggauss(nodes)
+        self.at: Tensor
+        self.weight: Tensor
         self.register_buffer("at", torch.tensor((at + 1) / 2), persistent=False)
         self.register_buffer("weight", torch.tensor(weight / 2), persistent=False)
         probe = rate(torch.linspace(start, end, 65, dtype=torch.float64))
         if not bool((probe > 0).all()):
-            raise InputError(f"LapseClock: the lapse falls to {float(probe.min()):.3g}, so time would stop; make it positive")
+            raise InputError(
+                f"LapseClock: the lapse falls to {float(probe.min()):.3g}, so time would stop; make it positive"
+            )
 
     def forward(self, r: Tensor) -> Tensor:
         span = (r - self.start).unsqueeze(-1)
-        return self.start + (self._rate(self.start + span * self.at.to(r.dtype)) * self.weight.to(r.dtype)).sum(-1) * span.squeeze(-1)
+        return self.start + (self._rate(self.start + span * self.at.to(r.dtype)) * self.weight.to(r.dtype)).sum(
+            -1
+        ) * span.squeeze(-1)
 
     def rate(self, r: Tensor) -> Tensor:
         return self._rate(r)
 
 
 class FlowDiffeo(Diffeo):
-    """phi_r = the flow of the shift beta from `start` to r: the diffeomorphism that a shift generates, d_r phi = beta o phi."""
+    """phi_r, the flow of the shift beta from `start` to r: what a shift generates, d_r phi = beta o phi."""
 
     def __init__(self, beta: Field, start: float = 0.0, steps: int = 32) -> None:
         super().__init__()
@@ -93,7 +99,7 @@ class SpacetimeField(nn.Module):
     def forward(self, tau: Tensor, y: Tensor) -> Tensor:
         t, x = self._backward(tau.expand(y.shape[:-1]).to(y.dtype), y)
         velocity = self.field(t, x)
-        _, (rate, moved) = jvp(self._forward, (t, x), (torch.ones_like(t), velocity))
+        rate, moved = jvp(self._forward, (t, x), (torch.ones_like(t), velocity))[1]
         if bool((rate <= 0).any()):
             raise CheckError(
                 f"SpacetimeField at tau={tau.flatten()[0].item():.4g}: the new time runs backwards (d tau/dt = "

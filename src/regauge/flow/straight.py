@@ -43,10 +43,11 @@ class LinearTransport:
         return self.decode(x)
 
 
-def obstruction(matrix: Tensor, tolerance: float = 1e-9) -> complex | None:
+def obstruction(matrix: Tensor, tolerance: float = 1e-6) -> complex | None:
     """The eigenvalue of M on the negative real axis (or zero) that forbids the straight gauge, or None.
 
-    An eigenvalue counts as real when its imaginary part is below tolerance times |M|.
+    An eigenvalue counts as real when its imaginary part is below tolerance times |M| (nearer, straight lines almost
+    cross).
     """
     values = torch.linalg.eigvals(matrix)
     scale = float(matrix.abs().max())
@@ -75,7 +76,9 @@ def straight_field(matrix: Tensor, offset: Tensor, start: float = 0.0, end: floa
     return LinearField(lambda t: (matrix - one) @ inverse(t), lambda t: inverse(t) @ offset)
 
 
-def to_linear_transport(field: LinearField, horizon: float = 1.0, how: str = "raise", steps: int = 200) -> LinearTransport:
+def to_linear_transport(
+    field: LinearField, horizon: float = 1.0, how: str = "raise", steps: int = 200
+) -> LinearTransport:
     """Gauge a linear neural ODE on [0, horizon] to straight transport, the same function exactly.
 
     how="raise": InputError with the obstructing eigenvalue where there is one. "split": bisect the interval until every
@@ -99,7 +102,9 @@ def _dtype(field: LinearField) -> torch.dtype:
     return field.weight(torch.tensor(0.0, dtype=torch.float64)).dtype
 
 
-def _split(field: LinearField, start: float, end: float, steps: int, depth: int) -> tuple[list[float], list[LinearField]]:
+def _split(
+    field: LinearField, start: float, end: float, steps: int, depth: int
+) -> tuple[list[float], list[LinearField]]:
     matrix, offset = wilson_line(field, torch.tensor(end, dtype=_dtype(field)), start, steps)
     # a rotation by almost pi is reachable but almost singular: halving is better conditioned
     if depth == 0 or obstruction(matrix, 1e-3) is None:
@@ -131,8 +136,8 @@ def straightening(field: LinearField, horizon: float = 1.0, steps: int = 200) ->
 class StraightLines(Diffeo):
     """phi_t = [(1 - t/T) id + (t/T) Phi_{T,0}] o Phi_{t,0}^-1: the straight-line gauge of a nonlinear field.
 
-    Exists iff x -> (1 - s) x + s Phi(x) is a diffeomorphism for all s (Phi the gradient of a convex function, say). This
-    costs a whole solve per call: it is the ideal that cheap gauges approximate, and a reference for tests.
+    Exists iff x -> (1 - s) x + s Phi(x) is a diffeomorphism for all s (Phi the gradient of a convex function, say).
+    This costs a whole solve per call: it is the ideal that cheap gauges approximate, and a reference for tests.
     """
 
     def __init__(self, field: Field, horizon: float = 1.0, steps: int = 50, iterations: int = 30) -> None:
@@ -140,7 +145,7 @@ class StraightLines(Diffeo):
         self.field, self.horizon, self.steps, self.iterations = field, horizon, steps, iterations
 
     def _flow(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Phi_{end,start} with the times as tensors: the unit-interval field (end - start) F(start + u (end - start))."""
+        """Phi_{end,start} with times as tensors: the unit-interval field (end - start) F(start + u (end - start))."""
         span = end - start
         return integrate(lambda u, z: span * self.field(start + u * span, z), x, "rk4", self.steps)
 

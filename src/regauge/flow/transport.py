@@ -51,8 +51,8 @@ class TransportedField(nn.Module):
 def transport(field: Field, gauge: Gauge) -> nn.Module:
     """The field in the new gauge.
 
-    Fields that know their own law (`LinearField`: W' = g W g^-1 + gdot g^-1) return their own kind; every other callable
-    or module becomes a `TransportedField` of the same signature (r, y) -> (..., d).
+    Fields that know their own law (`LinearField`: W' = g W g^-1 + gdot g^-1) return their own kind; every other
+    callable or module becomes a `TransportedField` of the same signature (r, y) -> (..., d).
     """
     own: Callable[[Gauge], nn.Module | None] | None = getattr(field, "transported", None)
     if own is not None:
@@ -85,7 +85,7 @@ class DressedDecoder(nn.Module):
 
 
 def dress(encoder: nn.Module, field: Field, decoder: nn.Module, gauge: Gauge) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """(encoder', F', decoder') that compute the same function as (encoder, F, decoder), whatever the gauge's ends are."""
+    """(encoder', F', decoder') with the same function as (encoder, F, decoder), whatever the gauge's ends are."""
     return DressedEncoder(encoder, gauge), transport(field, gauge), DressedDecoder(decoder, gauge)
 
 
@@ -97,7 +97,7 @@ def stabiliser_defect(flow: Callable[[Tensor], Tensor], space: Diffeo, x: Tensor
 
 
 def log_det_correction(gauge: Gauge, x_start: Tensor, x_end: Tensor) -> Tensor:
-    """log|det D phi_T|(x_T) - log|det D phi_0|(x_0): what a gauge adds to a flow's log-determinant (0 if ends are id)."""
+    """log|det D phi_T|(x_T) - log|det D phi_0|(x_0): what a gauge adds to a log-determinant (0 if ends are id)."""
     first = torch.tensor(gauge.start, dtype=x_start.dtype)
     last = torch.tensor(gauge.end, dtype=x_end.dtype)
     return gauge.space.log_det(last, x_end) - gauge.space.log_det(first, x_start)

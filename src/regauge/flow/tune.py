@@ -1,13 +1,15 @@
 """Fewer function evaluations: find the gauge in which a given solver with a given number of steps is most accurate.
 
-All gauges share one flow; a solver with few steps does not, and its error is what is minimised: the mean square distance
-from the exact end points, on noise that the choice never sees. The original gauge and the closed-form schedules are
-candidates, so the answer is never worse than they are on the held-out noise.
+All gauges share one flow; a solver with few steps does not, and its error is what is minimised: the mean square
+distance from the exact end points, on noise that the choice never sees. The original gauge and the closed-form
+schedules are candidates, so the answer is never worse than they are on the held-out noise.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -81,14 +83,16 @@ def reference(flat: Field, noise: Tensor, tolerance: float, first: int = 16, las
             after = integrate(flat, noise, "rk4", steps)
             gap = float((after - before).square().mean().sqrt())
             if not gap == gap:
-                raise InputError("tune: the field returned NaN on the way to the reference; check its dtype and time range")
+                raise InputError(
+                    "tune: the field returned NaN on the way to the reference; check its dtype and time range"
+                )
             # Richardson: the finer answer's own error is a fifteenth of the gap
             if gap / 15 <= tolerance * float(after.square().mean().sqrt()):
                 return after, gap / 15
             if steps >= last:
                 raise InputError(
-                    f"tune: RK4 with {steps} steps has not settled (error about {gap / 15:.1e}); the field is stiff or not "
-                    "smooth: raise tolerance, or pass reference end points with targets="
+                    f"tune: RK4 with {steps} steps has not settled (error about {gap / 15:.1e}); the field is stiff or "
+                    "not smooth: raise tolerance, or pass reference end points with targets="
                 )
             before = after
 
@@ -108,7 +112,8 @@ def tune(
     """Tune `velocity` (t, x) -> dx/dt, integrated from `start` to `end`, for `steps` steps of `solver`.
 
     noise (n, ...): samples of the law that the model starts from; the first half trains, the second half decides. n of
-    a few thousand is plenty. targets: exact end points, computed by RK4 if not given. The model's parameters are not touched.
+    a few thousand is plenty. targets: exact end points, computed by RK4 if not given. The model's parameters are not
+    touched.
     """
     options = options or TuneOptions()
     stages = method_named(solver).stages
@@ -121,7 +126,9 @@ def tune(
     half = len(noise) // 2
     train, held = (x0[:half], x1[:half]), (x0[half:], x1[half:])
 
-    samplers: dict[str, nn.Module] = {name: ClosedSampler(name, solver, steps) for name in ("identity", "cosine", "vp")}
+    samplers: dict[str, ClosedSampler | ComovingSampler] = {
+        name: ClosedSampler(name, solver, steps) for name in ("identity", "cosine", "vp")
+    }
     history: dict[str, tuple[float, ...]] = {}
     plan = _plan(train[1], options)
     total = len(plan) * options.smooth_iterations + (options.step_iterations if options.comoving else 0)
@@ -135,20 +142,32 @@ def tune(
         for name, frame in plan:
             sampler = ComovingSampler(solver, steps, frame, options.degree, local=False, memory=options.memory).to(x0)
             history[name] = _fit(
-                sampler, sampler.smooth_parameters(), flat, train, options, options.smooth_iterations, options.smooth_rate,
-                lambda k, name=name: report(name, k),
-            )  # fmt: skip
+                sampler,
+                sampler.smooth_parameters(),
+                flat,
+                train,
+                options,
+                options.smooth_iterations,
+                options.smooth_rate,
+                partial(report, name),
+            )
             samplers[name] = sampler
             done += options.smooth_iterations
         if options.comoving:
             best = min((name for name, _ in plan), key=lambda name: _rmse(samplers[name], flat, held))
-            sampler = copy.deepcopy(samplers[best])
+            sampler = cast(ComovingSampler, copy.deepcopy(samplers[best]))
             sampler.local = True
             parameters = sampler.smooth_parameters() + sampler.local_parameters()
             history["comoving"] = _fit(
-                sampler, parameters, flat, train, options, options.step_iterations, options.step_rate,
-                lambda k: report("comoving", k),
-            )  # fmt: skip
+                sampler,
+                parameters,
+                flat,
+                train,
+                options,
+                options.step_iterations,
+                options.step_rate,
+                partial(report, "comoving"),
+            )
             samplers["comoving"] = sampler
         table = tuple(
             Candidate(name, _rmse(s, flat, held), steps * stages, _size(s, name)) for name, s in samplers.items()
