@@ -25,6 +25,10 @@ def test_link_nets_have_an_exact_local_symmetry(activation):
     moved = net.transformed(elements)
     assert float((moved(X) - net(X)).detach().abs().max()) < 1e-12
     assert float((moved.blocks[3].link - net.blocks[3].link).detach().abs().max()) > 0.1
+    # translations of inner sites are free too
+    zero = torch.zeros(3, dtype=torch.float64)
+    shifts = [zero, *torch.randn(7, 3, generator=rng, dtype=torch.float64), zero]
+    assert float((net.transformed(elements, shifts)(X) - net(X)).detach().abs().max()) < 1e-11
     # open ends conjugate: net'(g_0 x) = g_L net(x)
     elements[0], elements[-1] = near_identity(rng), near_identity(rng)
     assert torch.allclose(net.transformed(elements)(X @ elements[0].T), net(X) @ elements[-1].T, atol=1e-12)

@@ -64,10 +64,10 @@ def test_gauge_elements_are_ends_of_spatial_diffeomorphisms(activation, signed):
         return torch.linalg.matrix_exp(s * turn) @ g0
 
     carried = flow.transport(lifted.fields[1], flow.Gauge(flow.AffineDiffeo(path)))
-    line, offset = flow.wilson_line(carried, torch.tensor(1.0, dtype=torch.float64))
+    line, offset = flow.wilson_line(carried, torch.tensor(1.0, dtype=torch.float64), steps=30)
     weight, bias = moved.fields[1].line()
     assert torch.allclose(g1[:7, :7], elements[1])
-    assert torch.allclose(line[7:, :7], weight, atol=1e-6) and torch.allclose(offset[7:], bias, atol=1e-6)
+    assert torch.allclose(line[7:, :7], weight, atol=1e-5) and torch.allclose(offset[7:], bias, atol=1e-5)
 
 
 def test_elements_must_commute_with_the_kick():

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from regauge import flow
 from regauge.cli.flow import app
 from regauge.errors import InputError
+from regauge.flow.solvers import TORCHDIFFEQ_NAMES
 from regauge.flow.tune import reference
 
 NOISE = torch.randn(768, 2, generator=torch.Generator().manual_seed(3))
@@ -73,13 +74,22 @@ def test_tuned_is_better_on_fresh_noise(tuned, exact):
 
 def test_wrapped_model_is_a_drop_in(tuned, exact):
     model = tuned.model
-    assert not model.needs_dressing
+    assert not model.needs_dressing and model.torchdiffeq_method == "midpoint"
     end = odeint(model, TEST, model.time_grid(), method="midpoint")[-1]
     plain = odeint(FIELD, TEST, model.time_grid(), method="midpoint")[-1]
     assert rmse(end, exact) < 0.7 * rmse(plain, exact)
     # the gauge has the same flow: an adaptive solver does not see it
     fine = odeint(model, TEST.double(), torch.tensor([0.0, 1.0], dtype=torch.float64), rtol=1e-7, atol=1e-7)[-1]
     assert rmse(fine.float(), exact) < 1e-5
+
+
+def test_methods_are_those_of_torchdiffeq():
+    grid = torch.linspace(0, 1, 5, dtype=torch.float64)
+    for ours, theirs in TORCHDIFFEQ_NAMES.items():
+        end = odeint(FIELD, TEST.double(), grid, method=theirs)[-1]
+        assert torch.allclose(flow.integrate(FIELD, TEST.double(), ours, 4), end, atol=1e-12), ours
+    classical = odeint(FIELD, TEST.double(), grid, method="rk4")[-1]
+    assert not torch.allclose(flow.integrate(FIELD, TEST.double(), "rk4", 4), classical, atol=1e-6)
 
 
 def test_flow_matching_takes_the_wrapped_model(tuned):

@@ -26,6 +26,7 @@ class Solver(StrEnum):
     midpoint = "midpoint"
     heun = "heun"
     rk4 = "rk4"
+    rk4_38 = "rk4_38"
 
 
 class Calls(StrEnum):
@@ -44,7 +45,9 @@ Model = Annotated[
 @app.command()
 def tune(
     model: Model,
-    solver: Annotated[Solver, typer.Option(help="The method that will sample.")] = Solver.midpoint,
+    solver: Annotated[
+        Solver, typer.Option(help="The method that will sample; rk4_38 is what torchdiffeq calls rk4.")
+    ] = Solver.midpoint,
     steps: Annotated[int, typer.Option(help="Its number of steps; evaluations are steps x stages.", min=1)] = 8,
     shape: Annotated[
         str, typer.Option(help="The shape of one state, like 2 or 3,32,32.  [default: the example's]")

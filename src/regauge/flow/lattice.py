@@ -3,6 +3,9 @@
     x_{k+1} = U_k x_k + V_k sigma(A_k x_k + a_k) + beta_k
     U_k -> g_{k+1} U_k g_k^-1,  V_k -> g_{k+1} V_k,  A_k -> A_k g_k^-1,  a_k fixed,  beta_k -> g_{k+1} beta_k
 
+With translations x -> g x + c as well (the affine group: beta and a are both there to move) it is of dimension
+d^2 + d per inner site:  a_k -> a_k - A_k g_k^-1 c_k,  beta_k -> g_{k+1} beta_k + c_{k+1} - g_{k+1} U_k g_k^-1 c_k.
+
 Any activation, any depth. A plain residual net is the temporal gauge U_k = 1, which leaves one global GL(d). Columns in
 formulas; rows x in code, so that U acts as `x @ U.T`.
 """
@@ -32,17 +35,14 @@ class LinkBlock(nn.Module):
         hidden = self.activation(nn.functional.linear(x, self.into, self.inner_bias))
         return x @ self.link.T + nn.functional.linear(hidden, self.out, self.bias)
 
-    def transformed(self, here: Tensor, there: Tensor) -> "LinkBlock":
-        """g_k = here, g_{k+1} = there."""
+    def transformed(self, here: Tensor, there: Tensor, shifts: tuple[Tensor, Tensor] | None = None) -> "LinkBlock":
+        """g_k = here, g_{k+1} = there; shifts = (c_k, c_{k+1})."""
         back = torch.linalg.inv(here)
-        return LinkBlock(
-            there @ self.link.detach() @ back,
-            there @ self.out.detach(),
-            self.into.detach() @ back,
-            self.inner_bias.detach().clone(),
-            there @ self.bias.detach(),
-            self.activation,
-        )
+        link, into = there @ self.link.detach() @ back, self.into.detach() @ back
+        inner_bias, bias = self.inner_bias.detach().clone(), there @ self.bias.detach()
+        if shifts is not None:
+            inner_bias, bias = inner_bias - into @ shifts[0], bias + shifts[1] - link @ shifts[0]
+        return LinkBlock(link, there @ self.out.detach(), into, inner_bias, bias, self.activation)
 
 
 class LinkNet(nn.Module):
@@ -61,13 +61,16 @@ class LinkNet(nn.Module):
         """The blocks, with their type."""
         return cast(list[LinkBlock], list(self.blocks))
 
-    def transformed(self, elements: Sequence[Tensor]) -> "LinkNet":
-        """net'(g_0 x) = g_L net(x); with g_0 = g_L = 1 the same function."""
-        if len(elements) != len(self.blocks) + 1:
+    def transformed(self, elements: Sequence[Tensor], shifts: Sequence[Tensor] | None = None) -> "LinkNet":
+        """net'(g_0 x + c_0) = g_L net(x) + c_L; with the identity at both ends the same function."""
+        sites = len(self.blocks) + 1
+        if len(elements) != sites or (shifts is not None and len(shifts) != sites):
             raise InputError(
-                f"LinkNet: {len(self.blocks)} blocks have {len(self.blocks) + 1} sites, not {len(elements)}"
+                f"LinkNet: {sites - 1} blocks have {sites} sites; give one element (and one shift) for each"
             )
-        return LinkNet([b.transformed(g, h) for b, g, h in zip(self.sites(), elements, elements[1:], strict=False)])
+        pairs = [None] * (sites - 1) if shifts is None else list(zip(shifts, shifts[1:], strict=False))
+        steps = zip(self.sites(), elements, elements[1:], pairs, strict=False)
+        return LinkNet([block.transformed(g, h, pair) for block, g, h, pair in steps])
 
     def temporal(self) -> tuple["LinkNet", Tensor]:
         """(net in temporal gauge U_k = 1, read-out g_L^-1), g_{k+1} = g_k U_k^-1: net(x) = temporal(x) @ readout.T."""

@@ -17,7 +17,7 @@ from regauge.flow.comoving import ComovingSampler
 from regauge.flow.fields import Field, FieldToXT
 from regauge.flow.gauge import Gauge
 from regauge.flow.schedules import SCHEDULES, from_condot
-from regauge.flow.solvers import integrate, method_named, uniform
+from regauge.flow.solvers import TORCHDIFFEQ_NAMES, integrate, method_named, uniform
 from regauge.flow.transport import TransportedField
 
 SCHEMA = 1
@@ -116,6 +116,14 @@ class TunedModel(nn.Module):
     def time_grid(self) -> Tensor:
         """The knots for odeint(model, x0, grid, method=...): one step between two of them."""
         return torch.tensor(uniform(self.start, self.end, int(self.sampler.steps)))
+
+    @property
+    def torchdiffeq_method(self) -> str:
+        """The name of the tuned method in torchdiffeq; InputError for the classical rk4, which it does not have."""
+        name = TORCHDIFFEQ_NAMES.get(self.sampler.method)
+        if name is None:
+            raise InputError(f"torchdiffeq has no {self.sampler.method!r} (its rk4 is the 3/8 rule); tune for rk4_38")
+        return name
 
     def as_xt(self) -> FieldToXT:
         return FieldToXT(self)

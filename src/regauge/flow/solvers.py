@@ -54,8 +54,17 @@ METHODS: dict[str, RungeKutta] = {
         RungeKutta(
             "rk4", 4, (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
         ),
+        RungeKutta(
+            "rk4_38",
+            4,
+            (0.0, 1 / 3, 2 / 3, 1.0),
+            ((), (1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
+            (1 / 8, 3 / 8, 3 / 8, 1 / 8),
+        ),
     )
 }
+# what torchdiffeq (and so flow_matching) calls rk4 is Kutta's 3/8 rule, not the classical method
+TORCHDIFFEQ_NAMES = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4_38": "rk4"}
 
 
 def method_named(name: str | RungeKutta) -> RungeKutta:
