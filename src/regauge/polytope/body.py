@@ -26,7 +26,8 @@ class StarBody:
     f_vector: the number of faces of dimension 0, ..., d - 1 (a facet with a hole counts as one face).
     faces: faces[k - 1] holds the pairs (face, subface) of faces of dimension k and k - 1.
     certified: every decision was made in rational arithmetic.
-    regions, facet_of_region: the linear regions of the network, and the facet that each belongs to (-1: f <= 0 there).
+    regions: the linear regions of the network, as a fan.
+    true_faces: true_faces[k][i] is the face of dimension k that face i of the fan is part of, -1 if none.
     """
 
     network: Network
@@ -38,7 +39,12 @@ class StarBody:
     convex: bool
     certified: bool
     regions: Regions
-    facet_of_region: Array
+    true_faces: tuple[Array, ...]
+
+    @property
+    def facet_of_region(self) -> Array:
+        """For every linear region the facet that it belongs to, -1 where f <= 0."""
+        return self.true_faces[-1]
 
     @property
     def dim(self) -> int:
@@ -140,7 +146,7 @@ def extract(
         vertices = rays[tip] / values[tip, None] * float(net.scale)
         normals = gradient[facet] / float(net.scale)
     return StarBody(
-        net, vertices, normals, pieces.counts, pieces.pairs, bool(positive.all()), convex, net.exact, found, pieces.labels[-1]
+        net, vertices, normals, pieces.counts, pieces.pairs, bool(positive.all()), convex, net.exact, found, pieces.labels
     )
 
 

@@ -38,11 +38,18 @@ def write(path: Path, content: bytes, *, force: bool = False) -> Path:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
+        os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, path)
     except BaseException:
         os.unlink(beside)
         raise
     return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def obj(mesh: Mesh) -> bytes:
