@@ -35,11 +35,15 @@ def polytope(
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
     steps: Annotated[int, typer.Option("--steps", help="Training steps, for more than one hidden layer.")] = 2000,
     tolerance: Annotated[float, typer.Option("--tolerance", help="Relative size that counts as zero.")] = 1e-6,
-    exact: Annotated[bool, typer.Option("--exact", help="Decide in rational arithmetic, on the weights as floats.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Decide in rational arithmetic, on the weights as floats.")
+    ] = False,
     frames: Annotated[int, typer.Option("--frames", help="Steps of training that the page shows.")] = 24,
     out: Annotated[
         list[Path] | None,
-        typer.Option("--out", "-o", help="Also write .html (interactive), .obj, .off, .stl or .glb; repeat.", dir_okay=False),
+        typer.Option(
+            "--out", "-o", help="Also write .html (interactive), .obj, .off, .stl or .glb; repeat.", dir_okay=False
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Let --out replace a file that stands.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,

@@ -1,9 +1,9 @@
 """Networks that are polytopes: the star body {f <= 1} of a bias-free piecewise-linear network, exactly.
 
-    net = network([w], a, "abs")            # or read(nn.Sequential(...)), or train(dim=3, units=6).network
-    body = extract(net)                     # vertices, facets, f-vector, convex, bounded, volume
-    name(body), symmetry(body)              # icosidodecahedron, 120 isometries
-    save_page(body, "page.html"); save(mesh(body), "body.glb")
+net = network([w], a, "abs")            # or read(nn.Sequential(...)), or train(dim=3, units=6).network
+body = extract(net)                     # vertices, facets, f-vector, convex, bounded, volume
+name(body), symmetry(body)              # icosidodecahedron, 120 isometries
+save_page(body, "page.html"); save(mesh(body), "body.glb")
 """
 
 from regauge.polytope.body import StarBody, extract

@@ -107,9 +107,7 @@ class StarBody:
         return f"StarBody(d={self.dim}, {kind.strip(', ').strip()}, f-vector {self.f_vector}{proof})"
 
 
-def extract(
-    net: Network, *, exact: bool = False, denominator: int | None = None, tolerance: float = 1e-9
-) -> StarBody:
+def extract(net: Network, *, exact: bool = False, denominator: int | None = None, tolerance: float = 1e-9) -> StarBody:
     """The star body {f <= 1} of a bias-free piecewise-linear network, as an exact complex.
 
     exact: certified mode; weights are taken as the fractions that the floats are (denominators bounded by
@@ -146,7 +144,16 @@ def extract(
         vertices = rays[tip] / values[tip, None] * float(net.scale)
         normals = gradient[facet] / float(net.scale)
     return StarBody(
-        net, vertices, normals, pieces.counts, pieces.pairs, bool(positive.all()), convex, net.exact, found, pieces.labels
+        net,
+        vertices,
+        normals,
+        pieces.counts,
+        pieces.pairs,
+        bool(positive.all()),
+        convex,
+        net.exact,
+        found,
+        pieces.labels,
     )
 
 

@@ -8,7 +8,7 @@ with all edges equal; Catalan solids are polars. Prisms, pyramids and their kind
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from scipy.optimize import fsolve
@@ -58,7 +58,7 @@ PREFIX = {
     "1000": "", "0100": "rectified ", "1100": "truncated ", "1010": "cantellated ", "1001": "runcinated ",
     "0110": "bitruncated ", "1110": "cantitruncated ", "1101": "runcitruncated ", "1111": "omnitruncated ",
 }  # fmt: skip
-POLYCHORA: dict[str, tuple[tuple[int, ...], str]] = (
+POLYCHORA: Mapping[str, tuple[tuple[int, ...], str]] = (
     {prefix + "5-cell": ((3, 3, 3), rings) for rings, prefix in PREFIX.items()}
     | {prefix + "tesseract": ((4, 3, 3), rings) for rings, prefix in PREFIX.items()}
     | {prefix + "24-cell": ((3, 4, 3), rings) for rings, prefix in PREFIX.items()}
@@ -98,7 +98,7 @@ def _solids(ends: tuple[int, int]) -> Iterator[tuple[str, Build]]:
             yield name, _solid(name)
     for name, archimedean in CATALAN.items():
         if size[archimedean] == f:
-            yield name, lambda archimedean=archimedean: hull(_solid(archimedean)().normals)
+            yield name, _polar(_solid(archimedean))
     if v % 2 == 0 and f == v // 2 + 2 and v != 8:
         yield f"{v // 2}-gonal prism", lambda: hull(_stack(v // 2, 0.0))
     if v == f and v > 4:
@@ -113,6 +113,10 @@ def _solids(ends: tuple[int, int]) -> Iterator[tuple[str, Build]]:
         yield "rhombic icosahedron", lambda: hull(_rhombic_icosahedron())
     if ends == (20, 22):
         yield "polar of the rhombic icosahedron", lambda: hull(hull(_rhombic_icosahedron()).normals)
+
+
+def _polar(build: Build) -> Build:
+    return lambda: hull(build().normals)
 
 
 def _solid(name: str) -> Build:
@@ -183,7 +187,7 @@ def _snub(labels: tuple[int, int]) -> Build:
 
         def unequal(weights: Array) -> list[float]:
             point = np.linalg.solve(normals, np.append(weights, 1.0))
-            edge = [np.linalg.norm(point - turn @ point) for turn in turns]
+            edge = [float(np.linalg.norm(point - turn @ point)) for turn in turns]
             return [edge[0] - edge[1], edge[1] - edge[2]]
 
         seed = np.linalg.solve(normals, np.append(fsolve(unequal, [1.0, 1.0], xtol=1e-12), 1.0))

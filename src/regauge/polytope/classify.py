@@ -54,11 +54,11 @@ def canonical_form(body: HasFaces) -> str:
     return flags(body).canonical[0]
 
 
-def symmetry(body: HasFaces, tolerance: float = 1e-6) -> Symmetry:
+def symmetry(body: HasFaces, tolerance: float = 1e-6, exact: bool = False) -> Symmetry:
     """The symmetry groups of a bounded body.
 
-    Isometries are compared within `tolerance` of the body's size; with rational vertices they are decided exactly.
-    Raises InputError as `canonical_form` does.
+    Isometries are compared within `tolerance` of the body's size; exact: decided in rational arithmetic instead, for
+    a body of the certified mode. Raises InputError as `canonical_form` does.
     """
     found = flags(body)
     vertices = body.vertices.astype(float)
@@ -66,7 +66,9 @@ def symmetry(body: HasFaces, tolerance: float = 1e-6) -> Symmetry:
     centred = centred / np.sqrt((centred**2).sum(axis=1).max())
     basis = _basis(centred)
     gram = centred @ centred[basis].T
-    certify = _certifier(body.vertices, basis) if body.vertices.dtype == object else None
+    if exact and body.vertices.dtype != object:
+        raise InputError("exact symmetry needs rational vertices; extract the body with exact=True.")
+    certify = _certifier(body.vertices, basis) if exact else None
     first = np.unique(found.flags[:, 0], return_index=True)[1]
 
     def isometric(image: Array) -> bool:

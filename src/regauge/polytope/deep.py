@@ -34,7 +34,7 @@ def train_deep(
     Raises InputError for dim < 2 or no layers.
     """
     if dim < 2 or not widths or min(widths) < 1:
-        raise InputError(f"dim {dim} and widths {tuple(widths)}: at least 2 dimensions and one unit a layer are needed.")
+        raise InputError(f"dim {dim} and widths {tuple(widths)}: at least 2 dimensions and a unit a layer are needed.")
     rng = np.random.default_rng(seed)
     sizes = [dim, *widths]
     weights = [rng.normal(size=(m, n)) * math.sqrt(2 / n) for n, m in zip(sizes, sizes[1:], strict=False)]

@@ -9,11 +9,13 @@ units at the start decides which polytope is found. It is a statement about the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
+from scipy.optimize import OptimizeResult as OdeResult
 
 from regauge.errors import CheckError, InputError
 from regauge.polytope import population
@@ -96,14 +98,14 @@ def descend(
     return Flow(np.concatenate(times), path[:n].T, path[n:].T.reshape(-1, n, d), died, alpha)
 
 
-def _stretch(a: Array, w: Array, slope: float, start: float, stop: float, accuracy: float):
+def _stretch(a: Array, w: Array, slope: float, start: float, stop: float, accuracy: float) -> OdeResult:
     n, d = w.shape
 
     def velocity(_: float, x: Array) -> Array:
         da, dw = population.gradient(x[:n], x[n:].reshape(n, d), slope)
         return -np.concatenate([da, dw.reshape(-1)])
 
-    def event(unit: int):
+    def event(unit: int) -> Callable[[float, Array], float]:
         def small(_: float, x: Array) -> float:
             return float(np.linalg.norm(x[n + unit * d : n + (unit + 1) * d])) - GONE
 
@@ -111,8 +113,8 @@ def _stretch(a: Array, w: Array, slope: float, start: float, stop: float, accura
         return small
 
     found = solve_ivp(
-        velocity, (start, stop), np.concatenate([a, w.reshape(-1)]), method="LSODA", rtol=accuracy, atol=accuracy * 1e-2,
-        events=[event(i) for i in range(n)],
+        velocity, (start, stop), np.concatenate([a, w.reshape(-1)]), method="LSODA", rtol=accuracy,
+        atol=accuracy * 1e-2, events=[event(i) for i in range(n)],
     )  # fmt: skip
     if not found.success:
         raise CheckError(f"the gradient flow could not be integrated past t = {found.t[-1]:.4g}: {found.message}")

@@ -178,8 +178,8 @@ def flags(body: HasFaces) -> Flags:
     """The flags of a body. InputError when its faces do not have the diamond property (holes, pinched faces)."""
     chains = body.faces[-1]
     for lower in reversed(body.faces[:-1]):
-        i, j = join(chains[:, -1], lower[:, 0])
-        chains = np.concatenate([chains[i], lower[j, 1:]], axis=1)
+        upper, under = join(chains[:, -1], lower[:, 0])
+        chains = np.concatenate([chains[upper], lower[under, 1:]], axis=1)
         if len(chains) > LARGEST:
             raise InputError(f"the body has more than {LARGEST} flags; its symmetry is not worked out at this size.")
     chains = chains[:, ::-1]

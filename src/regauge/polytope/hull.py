@@ -24,18 +24,18 @@ class Polytope:
 
 def hull(points: ArrayLike, tolerance: float = 1e-7) -> Polytope:
     """The convex hull of points (n, d) around their mean; facets closer than `tolerance` to one plane are one."""
-    points = np.asarray(points, dtype=float)
-    points = points - points.mean(axis=0)
-    found = ConvexHull(points)
+    cloud: Array = np.asarray(points, dtype=float)
+    cloud = cloud - cloud.mean(axis=0)
+    found = ConvexHull(cloud)
     planes = found.equations[:, :-1] / -found.equations[:, -1:]
-    size = np.abs(points).max()
+    size = np.abs(cloud).max()
     planes = np.unique(np.round(planes * size, 6), axis=0, return_index=True)[1]
     normals = found.equations[planes, :-1] / -found.equations[planes, -1:]
-    vertices = points[found.vertices]
+    vertices = cloud[found.vertices]
     on = np.abs(vertices @ normals.T - 1) < tolerance
     levels = [[frozenset(np.flatnonzero(column).tolist()) for column in on.T]]
     pairs: list[Array] = []
-    for _ in range(points.shape[1] - 1):
+    for _ in range(cloud.shape[1] - 1):
         number: dict[frozenset[int], int] = {}
         rows = []
         for i, face in enumerate(levels[-1]):

@@ -60,7 +60,9 @@ def tips(body: StarBody) -> Array:
     """Where the rays of the fine fan of a bounded body meet its surface, (rays, d)."""
     rays, values = body.regions.rays, body.regions.values
     if body.certified:
-        scaled = [[float(body.network.scale * int(v) / int(f)) for v in ray] for ray, f in zip(rays, values, strict=True)]
+        scaled = [
+            [float(body.network.scale * int(v) / int(f)) for v in ray] for ray, f in zip(rays, values, strict=True)
+        ]
         return np.array(scaled)
     return rays / values[:, None] * float(body.network.scale)
 
@@ -96,7 +98,9 @@ def icosphere(level: int) -> tuple[Array, Array]:
     points = np.array([np.roll([0, s, t], k) for k in range(3) for s, t in signs])
     gap = np.linalg.norm(points[:, None] - points[None], axis=2)
     near = gap < 2.1
-    triangles = np.array([(i, j, k) for i in range(12) for j in range(i) for k in range(j) if near[i, j] and near[j, k] and near[i, k]])
+    triangles = np.array(
+        [(i, j, k) for i in range(12) for j in range(i) for k in range(j) if near[i, j] and near[j, k] and near[i, k]]
+    )
     flip = np.linalg.det(points[triangles]) < 0
     triangles[flip] = triangles[flip][:, ::-1]
     for _ in range(level):

@@ -33,6 +33,9 @@ class MaxPieces(nn.Module):
 class Pieces(nn.Module):
     """One pair of slopes a unit: positive * max(z, 0) + negative * min(z, 0)."""
 
+    positive: torch.Tensor
+    negative: torch.Tensor
+
     def __init__(self, positive: torch.Tensor, negative: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("positive", positive)
@@ -111,7 +114,10 @@ def _label(name: str, module: nn.Module) -> str:
 
 def _weight(name: str, module: nn.Linear) -> Array:
     if module.bias is not None and bool(module.bias.detach().abs().max() > 0):
-        raise InputError(f"{_label(name, module)} has a bias, so f is not homogeneous and {{f <= 1}} is no star body; build it with bias=False.")
+        raise InputError(
+            f"{_label(name, module)} has a bias, so f is not homogeneous "
+            "and {f <= 1} is no star body; build it with bias=False."
+        )
     return module.weight.detach().double().cpu().numpy()
 
 

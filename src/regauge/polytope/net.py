@@ -143,7 +143,10 @@ def activation(name: str, units: int, slope: float | None = None) -> Slopes:
 
 
 def network(
-    weights: list[ArrayLike], out: ArrayLike, activations: str | Activation | list[str | Activation], slope: float | None = None
+    weights: list[ArrayLike],
+    out: ArrayLike,
+    activations: str | Activation | list[str | Activation],
+    slope: float | None = None,
 ) -> Network:
     """A network from explicit weights W_1, ..., W_L (each (rows, inputs)) and the output weights `out` (units,).
 
@@ -174,7 +177,9 @@ def checked(net: Network) -> Network:
         if inputs != width:
             raise InputError(f"weight {i} reads {inputs} inputs, but what comes before it has {width}.")
         if isinstance(layer.activation, Maxout) and rows % layer.activation.pieces:
-            raise InputError(f"weight {i} has {rows} rows, not a multiple of the {layer.activation.pieces} maxout pieces.")
+            raise InputError(
+                f"weight {i} has {rows} rows, not a multiple of its {layer.activation.pieces} maxout pieces."
+            )
         if not net.exact and not np.isfinite(layer.weight).all():
             raise InputError(f"weight {i} holds a number that is not finite.")
         width = layer.units

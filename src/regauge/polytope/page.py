@@ -22,7 +22,9 @@ from regauge.polytope.net import Array
 Fact = tuple[str, str]
 
 
-def page(bodies: StarBody | Sequence[StarBody], *, title: str | None = None, facts: Sequence[Sequence[Fact]] = ()) -> str:
+def page(
+    bodies: StarBody | Sequence[StarBody], *, title: str | None = None, facts: Sequence[Sequence[Fact]] = ()
+) -> str:
     """The page as text; no network, no other file is needed to show it.
 
     bodies: one body, or several of one dimension (2, 3 or 4) for a slider; the last is shown first.

@@ -93,9 +93,9 @@ def hessian(a: Array, w: Array, slope: float) -> Array:
     over = 1 / np.where(t.sin > 0, t.sin, np.inf)
     across = t.unit[None] - t.cos[:, :, None] * t.unit[:, None]  # [i, j]: u_j - cos u_i, orthogonal to u_i
     project = eye - t.unit[:, :, None] * t.unit[:, None]
-    same = (t.sin[:, :, None, None] * project[:, None] + (over[:, :, None] * across)[..., None] * across[:, :, None]) * (
-        t.length[None] / np.maximum(t.length[:, None], 1e-300)
-    )[:, :, None, None]
+    same = (
+        t.sin[:, :, None, None] * project[:, None] + (over[:, :, None] * across)[..., None] * across[:, :, None]
+    ) * (t.length[None] / np.maximum(t.length[:, None], 1e-300))[:, :, None, None]
     mixed = (
         t.sin[:, :, None, None] * t.unit[:, None, :, None] * t.unit[None, :, None, :]
         + t.asin[:, :, None, None] * eye

@@ -35,7 +35,7 @@ def reduce(net: Network, *, dead: float = 1e-12, parallel: float = 1e-9) -> Netw
         else:
             layer, columns = _reduce_slopes(layers[i], kind, columns, dead, parallel, last)
         if not layer.units:
-            raise InputError(f"every unit of layer {i} is dead, so f = 0 and there is no body; train it or lower `dead`.")
+            raise InputError(f"every unit of layer {i} is dead, so f = 0 has no body; train it or lower `dead`.")
         layers[i] = layer
         if last:
             out = columns[0]
@@ -103,6 +103,4 @@ def _together(rows: Array, tolerance: float, lines: bool = False) -> Array:
 
 
 def _gathered(columns: Array, label: Array) -> Array:
-    total = np.zeros((len(columns), int(label.max(initial=-1)) + 1))
-    np.add.at(total, (slice(None), label), columns)
-    return total
+    return np.stack([np.bincount(label, row, int(label.max(initial=-1)) + 1) for row in columns])

@@ -115,8 +115,8 @@ def _cut(layer: Layer, fan: Fan, rays: Array, h: Array, tolerance: float) -> tup
                 w = layer.weight[unit]
                 fan, rays, h = _refined(fan, _snapped(h @ w, w, tolerance), rays, h)
         case Maxout(pieces):
-            for unit in range(layer.units):
-                rows = layer.weight[unit * pieces : (unit + 1) * pieces]
+            for group in range(layer.units):
+                rows = layer.weight[group * pieces : (group + 1) * pieces]
                 best = h @ rows[0]
                 for k in range(1, pieces):
                     z = _snapped(h @ rows[k] - best, rows[: k + 1].reshape(-1), tolerance)

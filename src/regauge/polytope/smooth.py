@@ -76,10 +76,12 @@ class PBody:
     def _programme(self, y: Array) -> tuple[Array, Array]:
         n, d = self.w.shape
         if self.p == 1:  # min t with -t <= z <= t
-            bound = np.concatenate([np.hstack([np.eye(n), -np.ones((n, 1))]), np.hstack([-np.eye(n), -np.ones((n, 1))])])
+            bound = np.concatenate(
+                [np.hstack([np.eye(n), -np.ones((n, 1))]), np.hstack([-np.eye(n), -np.ones((n, 1))])]
+            )
             found = linprog(
-                np.append(np.zeros(n), 1.0), A_ub=bound, b_ub=np.zeros(2 * n), A_eq=np.hstack([self.w.T, np.zeros((d, 1))]),
-                b_eq=y, bounds=[(None, None)] * (n + 1), method="highs",
+                np.append(np.zeros(n), 1.0), A_ub=bound, b_ub=np.zeros(2 * n), 
+                A_eq=np.hstack([self.w.T, np.zeros((d, 1))]), b_eq=y, bounds=[(None, None)] * (n + 1), method="highs",
             )  # fmt: skip
             z = found.x[:n]
         else:  # min sum of the two halves of z
@@ -158,7 +160,9 @@ def roundest(dim: int, power: float, units: int, *, starts: int = 6, seed: int =
     for _ in range(starts):
         start = rng.normal(size=(units, dim))
         start /= np.linalg.norm(start, axis=1, keepdims=True) * (units / dim) ** (1 / power)
-        found = least_squares(residual, start.reshape(-1), jac=jacobian, method="trf", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=2000)
+        found = least_squares(
+            residual, start.reshape(-1), jac=jacobian, method="trf", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=2000
+        )
         rms = float(np.linalg.norm(found.fun))
         if best is None or rms < best.rms:
             best = Round(rms, found.x.reshape(units, dim))

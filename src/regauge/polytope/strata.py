@@ -57,7 +57,9 @@ def strata(fan: Fan, bends: Array, seen: Array) -> Strata:
         face, sub = fan.pairs(level)
         both = np.stack([labels[level][face], labels[level - 1][sub]], axis=1)
         pairs.append(_unique_pairs(both[(both >= 0).all(axis=1)]))
-    return Strata(tuple(labels), tuple(int(label.max(initial=-1)) + 1 for label in labels), tuple(pairs), tuple(visible))
+    return Strata(
+        tuple(labels), tuple(int(label.max(initial=-1)) + 1 for label in labels), tuple(pairs), tuple(visible)
+    )
 
 
 def _merged(fan: Fan, level: int, true: list[Array], visible: Array) -> Array:

@@ -96,7 +96,7 @@ def _minimise(objective: Objective, start: Array, as_network: Callable[[Array], 
         options={"maxiter": 5000, "maxfun": 20000, "ftol": 0.0, "gtol": 1e-9, "maxcor": 30},
     )  # fmt: skip
     x, steps = polish(objective, found.x)
-    chosen = np.unique(np.geomspace(1, len(points), frames).astype(int)) - 1 if frames > 1 else []
+    chosen = sorted({int(i) - 1 for i in np.geomspace(1, len(points), frames)}) if frames > 1 else []
     path = (*(as_network(points[i]) for i in chosen), as_network(x))
     rms = math.sqrt(max(objective[0](x), 0.0))
     return Trained(path[-1], rms, float(np.abs(objective[1](x)).max()), int(found.nit) + steps, path)
