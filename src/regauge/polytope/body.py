@@ -167,7 +167,7 @@ def _inner_points(fan: Fan, rays: Array) -> Array:
 
 
 def _gradients(net: Network, points: Array) -> Array:
-    block = max(1, 2**20 // max(len(layer.weight) for layer in net.layers))
+    block = max(1, 2**18 // max(len(layer.weight) for layer in net.layers))
     return np.concatenate([net.gradient(points[i : i + block]) for i in range(0, len(points), block)])
 
 

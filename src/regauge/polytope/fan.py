@@ -73,18 +73,17 @@ def split(fan: Fan, sign: Array) -> tuple[Fan, Array]:
     `sign`: (rays,) in {-1, 0, 1}. Returns the finer fan and, for every new ray (appended after the old ones), its
     parents (negative ray, positive ray). Raises CheckError when the signs belong to no linear function.
     """
-    ends: Array = sign[fan.edges]
-    up: Array = (ends > 0).any(axis=1)
-    down: Array = (ends < 0).any(axis=1)
-    crossing = np.flatnonzero(ends[:, 0] * ends[:, 1] < 0)
+    tail, head = sign[fan.edges[:, 0]], sign[fan.edges[:, 1]]
+    up, down = (tail > 0) | (head > 0), (tail < 0) | (head < 0)
+    crossing = np.flatnonzero(up & down)
     crossed = fan.edges[crossing]
-    parents = np.where(ends[crossing, :1] < 0, crossed, crossed[:, ::-1])
+    parents = np.where(tail[crossing, None] < 0, crossed, crossed[:, ::-1])
     rays = fan.counts[0] + np.arange(len(crossing))
     edges = fan.edges.copy()
     edges[crossing] = np.stack([parents[:, 0], rays], axis=1)
     edges = np.concatenate([edges, np.stack([rays, parents[:, 1]], axis=1)])
 
-    halves, cuts = _table(len(ends), crossing, len(ends)), _table(len(ends), crossing, len(sign))
+    halves, cuts = _table(len(up), crossing, len(up)), _table(len(up), crossing, len(sign))
     below = _Level(up, down, halves, cuts)
     flat = (sign == 0) if (sign == 0).any() else None  # faces two levels lower that lie in the cut
     counts = [fan.counts[0] + len(crossing), fan.counts[1] + len(crossing)]

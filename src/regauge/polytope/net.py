@@ -58,6 +58,16 @@ class Layer:
             case Maxout(pieces):
                 return np.max(z.reshape(*z.shape[:-1], -1, pieces), axis=-1)
 
+    def combined(self, h: Array, out: Array) -> Array:
+        """out . phi(W h), (n, inputs) -> (n,), with few large arrays: phi(z) = negative z + (positive - negative) max(z, 0)."""
+        match self.activation:
+            case Slopes(positive, negative):
+                return h @ (self.weight.T @ (out * negative)) + np.maximum(h @ self.weight.T, 0) @ (
+                    out * (positive - negative)
+                )
+            case Maxout():
+                return self.activate(h @ self.weight.T) @ out
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -85,6 +95,11 @@ class Network:
 
     def gradient(self, x: Array) -> Array:
         """The linear piece g with f(x) = g . x at points inside linear regions, (n, dim) -> (n, dim), times scale."""
+        first = self.layers[0]
+        if len(self.layers) == 1 and isinstance(first.activation, Slopes) and not self.exact:
+            positive, negative = first.activation.positive, first.activation.negative
+            bend = (self.out * (positive - negative))[:, None] * first.weight
+            return (x @ first.weight.T > 0).astype(float) @ bend + (self.out * negative) @ first.weight
         h, slopes = x, []
         for layer in self.layers:
             z = h @ layer.weight.T

@@ -55,11 +55,13 @@ def regions(net: Network, tolerance: float) -> Regions:
 
 def _written(layer: Layer, h: Array, tolerance: float, out: Array | None) -> Array:
     """What the layer writes on the rays, or `out` of it, a block of rays at a time."""
-    block = max(1, 2**21 // len(layer.weight))
+    block = max(1, 2**18 // len(layer.weight))
     parts = []
     for i in range(0, len(h), block):
-        y = layer.activate(_snapped(h[i : i + block] @ layer.weight.T, layer.weight, tolerance))
-        parts.append(y if out is None else y @ out)
+        if out is None:
+            parts.append(layer.activate(_snapped(h[i : i + block] @ layer.weight.T, layer.weight, tolerance)))
+        else:
+            parts.append(layer.combined(h[i : i + block], out))
     return np.concatenate(parts)
 
 

@@ -84,5 +84,6 @@ def _unique_pairs(pairs: Array) -> Array:
     if not len(pairs):
         return pairs
     width = int(pairs[:, 1].max()) + 1
-    key = np.unique(pairs[:, 0].astype(np.int64) * width + pairs[:, 1])
+    key = np.sort(pairs[:, 0].astype(np.int64) * width + pairs[:, 1])
+    key = key[np.append(True, key[1:] != key[:-1])]
     return np.stack([key // width, key % width], axis=1)
