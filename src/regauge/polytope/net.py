@@ -59,7 +59,7 @@ class Layer:
                 return np.max(z.reshape(*z.shape[:-1], -1, pieces), axis=-1)
 
     def combined(self, h: Array, out: Array) -> Array:
-        """out . phi(W h), (n, inputs) -> (n,), with few large arrays: phi(z) = negative z + (positive - negative) max(z, 0)."""
+        """out . phi(W h), (n, inputs) -> (n,). It uses phi(z) = negative z + (positive - negative) max(z, 0)."""
         match self.activation:
             case Slopes(positive, negative):
                 return h @ (self.weight.T @ (out * negative)) + np.maximum(h @ self.weight.T, 0) @ (
