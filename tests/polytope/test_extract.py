@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
 from regauge.errors import InputError
-from regauge.polytope import Maxout, Slopes, extract, network, rational
+from regauge.polytope import Maxout, Slopes, canonical_form, extract, network, rational
 from regauge.polytope.quadrature import sphere_rule
 
 
@@ -186,23 +186,19 @@ def test_facets_run_counterclockwise_and_edges_are_shared_by_two():
 
 
 def test_a_facet_with_a_hole():
-    """|x| + |y| + |z| with a small pyramid taken off the middle of one facet: an annulus around a dent."""
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        net = network([rng.normal(size=(4, 3)), rng.normal(size=(3, 4))], rng.normal(size=3), "relu")
-        body = extract(net)
-        if body.bounded and body.loops.holes:
-            break
-    else:
-        # octahedron minus a narrow bump: relu(h) with h = c min(x, y, z) - ... is positive only deep inside an orthant
-        first = np.concatenate([np.eye(3), -np.eye(3), [[1, -1, 0], [0, 1, -1], [-1, 0, 1], [-1, 1, 0], [0, -1, 1], [1, 0, -1]]])
-        bump = np.concatenate([np.ones(3), -9 * np.ones(3), -3 * np.ones(6)])
-        second = np.concatenate([[np.concatenate([np.ones(6), np.zeros(6)])], [bump]])
-        body = extract(network([first, second], [1.0, 0.1], "relu"))
-    assert body.bounded and body.loops.holes == 1
-    assert not body.convex
-    outer = [curves for curves in body.loops.facets if len(curves) > 1]
-    assert len(outer) == 1 and not set(outer[0][0]) & set(outer[0][1])
+    """An octahedron with a dent in the middle of one facet: the second layer's other unit is positive only there."""
+    differences = [[1, -1, 0], [0, 1, -1], [-1, 0, 1]]
+    first = np.concatenate([np.eye(3), -np.eye(3), differences, np.negative(differences)])
+    norm = np.concatenate([np.ones(6), np.zeros(6)])
+    dent = np.concatenate([np.ones(3), -9 * np.ones(3), -3 * np.ones(6)])
+    body = extract(network([first, np.stack([norm, dent])], [1.0, 0.1], "relu"))
+    assert body.bounded and not body.convex and body.loops.holes == 1
+    v, e, f = body.f_vector
+    assert v - e + f == 2 + body.loops.holes
+    (outer, hole), = (curves for curves in body.loops.facets if len(curves) > 1)
+    assert len(outer) == 3 and len(hole) == 6 and not set(outer) & set(hole)
+    with pytest.raises(InputError, match="not that of a polytope"):
+        canonical_form(body)
 
 
 def test_unfit_input_is_refused():
