@@ -142,7 +142,9 @@ def test_symmetry_generators_are_isometries():
         assert np.abs(turn @ turn.T - np.eye(3)).max() < 1e-12 and np.abs(v @ turn - v[list(image)]).max() < 1e-12
     elements, frontier = {tuple(range(12))}, [tuple(range(12))]
     while frontier:
-        frontier = [p for p in {tuple(g[i] for i in q) for q in frontier for g in group.generators} if p not in elements]
+        frontier = [
+            p for p in {tuple(g[i] for i in q) for q in frontier for g in group.generators} if p not in elements
+        ]
         elements.update(frontier)
     assert len(elements) == 48
 

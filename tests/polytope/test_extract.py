@@ -120,7 +120,9 @@ def test_floating_and_rational_agree(dim, widths, kind):
             assert same_rows(exact.vertices, rounded.vertices, 1e-5 * np.abs(rounded.vertices).max())
 
 
-@pytest.mark.parametrize(("dim", "widths", "kind", "seed"), [(2, (4, 4), "abs", 0), (3, (4, 4), "abs", 0), (4, (4, 4), "abs", 1)])
+@pytest.mark.parametrize(
+    ("dim", "widths", "kind", "seed"), [(2, (4, 4), "abs", 0), (3, (4, 4), "abs", 0), (4, (4, 4), "abs", 1)]
+)
 def test_volume_by_quadrature(dim, widths, kind, seed):
     """vol {f <= 1} = |S^{d-1}| / d * mean of f^{-d} over the sphere."""
     net = random_network(seed, dim, widths, kind)
@@ -136,7 +138,13 @@ def test_coincident_walls_and_crossings():
     for exact in (False, True):
         assert extract(network([cube], np.ones(9), "abs"), exact=exact).f_vector == (26, 72, 48)
     phi = (1 + 5**0.5) / 2
-    lines = np.array([np.roll(v, k) for v in [(2, 0, 0), *((1, s * phi, t / phi) for s in (1, -1) for t in (1, -1))] for k in range(3)])
+    lines = np.array(
+        [
+            np.roll(v, k)
+            for v in [(2, 0, 0), *((1, s * phi, t / phi) for s in (1, -1) for t in (1, -1))]
+            for k in range(3)
+        ]
+    )
     assert extract(network([lines], np.ones(15), "abs")).f_vector == (62, 180, 120)
 
 
@@ -195,7 +203,7 @@ def test_a_facet_with_a_hole():
     assert body.bounded and not body.convex and body.loops.holes == 1
     v, e, f = body.f_vector
     assert v - e + f == 2 + body.loops.holes
-    (outer, hole), = (curves for curves in body.loops.facets if len(curves) > 1)
+    ((outer, hole),) = (curves for curves in body.loops.facets if len(curves) > 1)
     assert len(outer) == 3 and len(hole) == 6 and not set(outer) & set(hole)
     with pytest.raises(InputError, match="not that of a polytope"):
         canonical_form(body)

@@ -92,6 +92,7 @@ def descend(
             if len(events):
                 died[live[k]] = now
                 w[live[k]] = 0.0
+        states[n:, -1] = w.reshape(-1)
         times.append(found.t)
         track.append(states)
     path = np.concatenate(track, axis=1)
