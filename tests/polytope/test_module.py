@@ -21,7 +21,8 @@ def linear(n, m):
 
 
 @pytest.mark.parametrize(
-    "act", [nn.ReLU(), nn.LeakyReLU(0.2), Abs(), Folded(), nn.PReLU(), nn.PReLU(6, init=-0.5), nn.ReLU6(), nn.Hardtanh()],
+    "act",
+    [nn.ReLU(), nn.LeakyReLU(0.2), Abs(), Folded(), nn.PReLU(), nn.PReLU(6, init=-0.5), nn.ReLU6(), nn.Hardtanh()],
     ids=lambda a: type(a).__name__,
 )  # fmt: skip
 def test_activations(act):
