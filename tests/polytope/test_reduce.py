@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regauge.errors import InputError
-from regauge.polytope import Maxout, Slopes, describe, extract, network, rational, reduce, settle, train
+from regauge.polytope import Maxout, Slopes, describe, extract, module, network, rational, read, reduce, settle, train
 
 POINTS = np.random.default_rng(9).normal(size=(200, 3))
 
@@ -76,3 +76,56 @@ def test_unfit_input_is_refused():
         reduce(network([np.zeros((2, 3))], np.ones(2), "abs"))
     with pytest.raises(InputError, match="floating"):
         reduce(rational(network([np.eye(3)], np.ones(3), "abs")))
+
+
+def transformed(net, rng):
+    """An element of the gauge group of every hidden axis: permutation, positive scales, signs where units are even."""
+    weights, out = [layer.weight.copy() for layer in net.layers], net.out.copy()
+    for i, layer in enumerate(net.layers):
+        order = rng.permutation(layer.units)
+        scale = rng.uniform(0.5, 2.0, layer.units)
+        even = (layer.activation.positive == -layer.activation.negative).all()
+        sign = rng.choice([-1, 1], layer.units) if even else np.ones(layer.units)
+        weights[i] = (weights[i] * (scale * sign)[:, None])[order]
+        if i + 1 < len(weights):
+            weights[i + 1] = (weights[i + 1] / scale)[:, order]
+        else:
+            out = (out / scale)[order]
+    return network(weights, out, [layer.activation for layer in net.layers])
+
+
+@pytest.mark.parametrize("kind", ["abs", "relu", "leaky"])
+@pytest.mark.parametrize("widths", [(5,), (4, 3), (3, 4, 3)])
+def test_gauge_equivalent_networks_reduce_to_one(kind, widths):
+    rng = np.random.default_rng(len(widths))
+    sizes = [3, *widths]
+    weights = [rng.normal(size=(m, n)) for n, m in zip(sizes, widths, strict=False)]
+    net = network(weights, rng.uniform(0.5, 1.0, widths[-1]), kind)
+    first = reduce(net)
+    for _ in range(4):
+        other = transformed(net, rng)
+        assert same_function(net, other, 1e-9)
+        again = reduce(other)
+        assert np.allclose(first.out, again.out, atol=1e-10)
+        for a, b in zip(first.layers, again.layers, strict=True):
+            assert np.allclose(a.weight, b.weight, atol=1e-10)
+
+
+def test_the_compiler_finds_the_group_that_reduce_fixes():
+    """regauge.infer on the module: one positive scale a unit, and sampled elements change nothing that reduce gives."""
+    regauge = pytest.importorskip("regauge")
+    if not hasattr(regauge, "infer"):
+        pytest.skip("regauge.infer is not part of this installation")
+    import torch
+
+    net = network([np.random.default_rng(0).normal(size=(5, 3))], np.ones(5), "relu")
+    model = module(net)
+    gauge = regauge.infer(model, (torch.randn(4, 3, dtype=torch.float64),))
+    assert gauge.dim == 5
+    for seed in range(3):
+        other = module(net)
+        other.load_state_dict(gauge.sample(seed).apply(model.state_dict()))
+        again = read(other)
+        assert same_function(net, again, 1e-9)
+        assert np.allclose(reduce(again).out, reduce(net).out, atol=1e-9)
+        assert np.allclose(reduce(again).layers[0].weight, reduce(net).layers[0].weight, atol=1e-9)

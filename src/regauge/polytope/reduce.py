@@ -15,33 +15,52 @@ from regauge.polytope.net import Array, Layer, Maxout, Network, Slopes
 
 
 def reduce(net: Network, *, dead: float = 1e-12, parallel: float = 1e-9) -> Network:
-    """The same function with fewer units.
+    """The same function with fewer units, in a fixed gauge: |w| = 1, units in order, even units with a fixed sign.
 
     dead: drop a unit whose size |w| |a| is below this share of the largest (0: only exact zeros).
     parallel: merge units whose directions differ by at most this.
-    With both at rounding level f is kept; larger values round f, as they should after inexact training.
+    With both at rounding level f is kept; larger values round f, as they should after inexact training. Networks that
+    differ by an element of their gauge group reduce to the same network.
 
     Raises InputError for a network in rational numbers (reduce before `rational`) or when nothing is left.
     """
     if net.exact:
         raise InputError("reduce works on floating weights; reduce first, then extract with exact=True.")
-    layers, out = list(net.layers), net.out
-    for i in range(len(layers) - 1, -1, -1):
-        last = i == len(layers) - 1
-        columns = out[None] if last else layers[i + 1].weight
-        kind = layers[i].activation
-        if isinstance(kind, Maxout):
-            layer, columns = _reduce_maxout(layers[i], kind, columns, dead, parallel)
-        else:
-            layer, columns = _reduce_slopes(layers[i], kind, columns, dead, parallel, last)
-        if not layer.units:
-            raise InputError(f"every unit of layer {i} is dead, so f = 0 has no body; train it or lower `dead`.")
-        layers[i] = layer
-        if last:
-            out = columns[0]
-        else:
-            layers[i + 1] = Layer(columns, layers[i + 1].activation)
+    layers, out, before = list(net.layers), net.out, None
+    while before != (before := [layer.units for layer in layers]):  # a unit dropped above may leave one below dead
+        for i, layer in enumerate(layers):
+            last = i == len(layers) - 1
+            columns = out[None] if last else layers[i + 1].weight
+            kind = layer.activation
+            if isinstance(kind, Maxout):
+                layer, columns = _reduce_maxout(layer, kind, columns, dead, parallel)
+            else:
+                layer, columns = _reduce_slopes(layer, kind, columns, dead, parallel, last)
+            if not layer.units:
+                raise InputError(f"every unit of layer {i} is dead, so f = 0 has no body; train it or lower `dead`.")
+            layers[i], columns = _ordered(layer, columns)
+            if last:
+                out = columns[0]
+            else:
+                layers[i + 1] = Layer(columns, layers[i + 1].activation)
     return Network(tuple(layers), out, net.scale)
+
+
+def _ordered(layer: Layer, columns: Array) -> tuple[Layer, Array]:
+    """Units sorted by their weights; units with phi(-z) = phi(z) turned to a positive first large weight."""
+    match layer.activation:
+        case Maxout(pieces):
+            groups = np.round(layer.weight, 6).reshape(layer.units, -1) + 0.0
+            order = np.lexsort(groups.T[::-1])
+            rows = layer.weight.reshape(layer.units, pieces, -1)[order].reshape(layer.weight.shape)
+            return Layer(rows, layer.activation), columns[:, order]
+        case Slopes(positive, negative):
+            weight = layer.weight.copy()
+            large = np.abs(weight) > 0.5 / np.sqrt(weight.shape[1])
+            lead = weight[np.arange(len(weight)), large.argmax(axis=1)]
+            weight[(positive == -negative) & (lead < 0)] *= -1
+            order = np.lexsort(np.round(weight, 6).T[::-1] + 0.0)
+            return Layer(weight[order], Slopes(positive[order], negative[order])), columns[:, order]
 
 
 def _alive(size: Array, dead: float) -> Array:
