@@ -75,7 +75,7 @@ def _reduce_maxout(layer: Layer, kind: Maxout, columns: Array, dead: float, para
     label = _together(groups, parallel)
     first = np.unique(label, return_index=True)[1]
     merged = _gathered(columns, label)
-    return Layer(groups[first].reshape(len(first) * kind.pieces, -1), kind), merged
+    return Layer(groups[first].reshape(len(first) * kind.pieces, layer.weight.shape[1]), kind), merged
 
 
 def _reduce_slopes(
