@@ -74,7 +74,8 @@ def against_relucent() -> None:
         regions = extract(net).regions.fan.counts[-1]
         if found[0] < regions or (len(widths) == 1 and found[0] != regions):
             raise SystemExit(f"relucent found {found[0]} regions, extraction {regions}: one of them is wrong")
-        print(f"{label:>14} {regions:>8} {theirs:>11.2f} {ours:>11.4f} {exact:>9.4f} {theirs / ours:>7.0f} {theirs / exact:>7.0f}")
+        ratios = f"{theirs / ours:>7.0f} {theirs / exact:>7.0f}"
+        print(f"{label:>14} {regions:>8} {theirs:>11.2f} {ours:>11.4f} {exact:>9.4f} {ratios}")
 
 
 def growth() -> None:

@@ -11,6 +11,7 @@ from regauge.polytope.classify import Name, Symmetry, canonical_form, describe, 
 from regauge.polytope.deep import fit, rms, train_deep
 from regauge.polytope.descent import Flow, charged, descend
 from regauge.polytope.export import save
+from regauge.polytope.generated import Lattice, fit_lattice, generated_lattice, uniform_lattice
 from regauge.polytope.hull import Polytope, hull
 from regauge.polytope.mesh import Mesh, mesh, smooth_mesh
 from regauge.polytope.module import Abs, MaxPieces, module, read
@@ -21,8 +22,9 @@ from regauge.polytope.smooth import PBody, Polar, pbody, roundest
 from regauge.polytope.train import Trained, settle, train
 
 __all__ = [
-    "Abs", "Flow", "Layer", "MaxPieces", "Maxout", "Mesh", "Name", "Network", "PBody", "Polar", "Polytope", "Slopes",
-    "StarBody", "Symmetry", "Trained", "canonical_form", "charged", "descend", "describe", "extract", "fit", "hull",
-    "mesh", "module", "name", "network", "page", "pbody", "rational", "read", "reduce", "rms", "roundest", "save",
-    "save_page", "settle", "smooth_mesh", "summary", "symmetry", "train", "train_deep",
+    "Abs", "Flow", "Lattice", "Layer", "MaxPieces", "Maxout", "Mesh", "Name", "Network", "PBody", "Polar",
+    "Polytope", "Slopes", "StarBody", "Symmetry", "Trained", "canonical_form", "charged", "descend", "describe",
+    "extract", "fit", "fit_lattice", "generated_lattice", "hull", "mesh", "module", "name", "network", "page",
+    "pbody", "rational", "read", "reduce", "rms", "roundest", "save", "save_page", "settle", "smooth_mesh",
+    "summary", "symmetry", "train", "train_deep", "uniform_lattice",
 ]  # fmt: skip
