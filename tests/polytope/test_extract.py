@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
-from regauge.errors import InputError
+from regauge.errors import CheckError, InputError
 from regauge.polytope import Maxout, Slopes, canonical_form, extract, network, rational
 from regauge.polytope.quadrature import sphere_rule
 
@@ -262,3 +262,23 @@ def test_degenerate_integer_networks(case):
         hull = ConvexHull(exact.vertices.astype(float))
         assert len(hull.vertices) == exact.f_vector[0]
         assert float(exact.volume) == pytest.approx(hull.volume, rel=1e-9)
+
+
+@pytest.mark.parametrize("dim", [3, 4])
+def test_near_coincidences_are_consistent_or_refused(dim):
+    """Mirrors of the cube moved by about the tolerance: either a true fan, or the error that says what to do."""
+    mirrors = [v for v in itertools.product((-1, 0, 1), repeat=dim) if 1 <= np.abs(v).sum() <= 2 and v > (0,) * dim]
+    refused = 0
+    for size in (1e-5, 1e-6, 3e-7, 1e-9):
+        for seed in range(4):
+            noise = size * np.random.default_rng(seed).normal(size=(len(mirrors), dim))
+            net = network([np.array(mirrors) + noise], np.ones(len(mirrors)), "abs")
+            try:
+                body = extract(net, tolerance=1e-6)
+            except CheckError as error:
+                assert "exact=True" in str(error)
+                refused += 1
+                body = extract(net, exact=True)
+            assert sum((-1) ** k * n for k, n in enumerate(body.f_vector)) == 1 - (-1) ** dim
+            assert body.convex and body.bounded
+    assert refused < 12

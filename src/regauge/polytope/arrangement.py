@@ -33,9 +33,10 @@ def components(size: int, a: Array, b: Array) -> tuple[int, Array]:
 
 
 def sphere(normals: Array, tolerance: float) -> tuple[Fan, Array] | None:
-    """The fan in R^3 of the planes with these distinct unit normals, and its rays; None when they share a line.
+    """The fan in R^3 of the planes with these distinct unit normals, and its rays.
 
-    Crossings closer than `tolerance` on a common circle are one ray.
+    Crossings closer than `tolerance` on a common circle are one ray. None when the planes share a line, or when
+    rounding merged some crossings and not others that belong to them.
     """
     n = len(normals)
     if n < 3 or np.linalg.matrix_rank(normals, tol=1e-6) < 3:
@@ -50,10 +51,21 @@ def sphere(normals: Array, tolerance: float) -> tuple[Fan, Array] | None:
     rays, label = components(int(twins[-1]) + 1, twins[order[same]], twins[after[same]])
     first = np.unique(label, return_index=True)[1]
     ray = label[twins]
+    if same.any() and not _closed(ray, circle, n):
+        return None
     edges = np.stack([ray[order[~same]], ray[after[~same]]], axis=1)
     around = normals[circle[order[~same]]]
     face, edge, faces = _faces(points[first], edges, around)
+    if rays - len(edges) + faces != 2:
+        return None
     return Fan((rays, len(edges), faces), edges, ((face, edge),)), points[first]
+
+
+def _closed(ray: Array, circle: Array, n: int) -> bool:
+    """Whether all circles through a ray meet each other there: m circles give m (m - 1) entries."""
+    through = np.unique(ray * np.int64(n) + circle) // n
+    m, entries = np.bincount(through), np.bincount(ray)
+    return bool((entries == m * (m - 1)).all())
 
 
 def _crossings(normals: Array) -> tuple[Array, Array, Array]:

@@ -17,6 +17,12 @@ from regauge.errors import CheckError
 from regauge.polytope.net import Array
 
 
+MEETING = (
+    "the rounded signs of a unit belong to no linear function: units meet within the tolerance without meeting "
+    "exactly; polish the weights, change `tolerance`, or extract with exact=True."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Fan:
     """`counts[k]`: faces of level k. `edges`: (counts[1], 2) rays. `rows[k - 2]`: pairs (face, subface) of level k."""
@@ -154,10 +160,7 @@ def _flat_border(fan: Fan, level: int, flat: Array, here: _Level, face: Array, s
 def _new_edges(ring: Array, cuts: Array) -> Array:
     order = np.argsort(ring[:, 0], kind="stable")
     if len(ring) != 2 * len(cuts) or not (ring[order, 0] == np.repeat(cuts, 2)).all():
-        raise CheckError(
-            "the rounded signs of a unit belong to no linear function: units meet within the tolerance without "
-            "meeting exactly; polish the weights, change `tolerance`, or extract with exact=True."
-        )
+        raise CheckError(MEETING)
     return ring[order, 1].reshape(-1, 2)
 
 

@@ -13,9 +13,9 @@ from fractions import Fraction
 import numpy as np
 from scipy.linalg import qr
 
-from regauge.errors import InputError
+from regauge.errors import CheckError, InputError
 from regauge.polytope.arrangement import distinct, sphere
-from regauge.polytope.fan import Fan, orthants, split
+from regauge.polytope.fan import MEETING, Fan, orthants, split
 from regauge.polytope.net import Array, Layer, Maxout, Network, Slopes
 
 LARGEST_DIM = 10  # 3^10 faces before the first cut
@@ -50,6 +50,8 @@ def regions(net: Network, tolerance: float) -> Regions:
             fan, rays, h = _cut(layer, fan, rays, h, tolerance * size)
         last = i == len(net.layers) - 1
         h = _written(layer, h, tolerance * size, net.out if last else None)
+    if sum((-1) ** k * count for k, count in enumerate(fan.counts)) != 1 - (-1) ** net.dim:
+        raise CheckError(MEETING)
     return Regions(fan, rays, h)
 
 
