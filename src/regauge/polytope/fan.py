@@ -16,7 +16,6 @@ from scipy.sparse import csr_array
 from regauge.errors import CheckError
 from regauge.polytope.net import Array
 
-
 MEETING = (
     "the rounded signs of a unit belong to no linear function: units meet within the tolerance without meeting "
     "exactly; polish the weights, change `tolerance`, or extract with exact=True."

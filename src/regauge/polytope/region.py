@@ -111,23 +111,44 @@ def _inverse(matrix: Array) -> Array:
     return np.array([[v // math.gcd(*column) for v in column] for column in whole], dtype=object)
 
 
+class _Growing:
+    """Rows that others are appended to, in place; room grows by half, so many small appends stay cheap."""
+
+    def __init__(self, rows: Array) -> None:
+        self._room, self._size = rows, len(rows)
+
+    @property
+    def rows(self) -> Array:
+        return self._room[: self._size]
+
+    def append(self, new: Array) -> None:
+        size = self._size + len(new)
+        if size > len(self._room):
+            room = np.empty((max(size, 3 * self._size // 2), *new.shape[1:]), dtype=new.dtype)
+            room[: self._size] = self.rows
+            self._room = room
+        self._room[self._size : size] = new
+        self._size = size
+
+
 def _cut(layer: Layer, fan: Fan, rays: Array, h: Array, tolerance: float) -> tuple[Fan, Array, Array]:
     """The fan cut by every unit of one layer. `h`: what the layer reads, on the rays."""
+    at, read = _Growing(rays), _Growing(h)
     match layer.activation:
         case Slopes(positive, negative):
             for unit in np.flatnonzero(positive != negative):
                 w = layer.weight[unit]
-                fan, rays, h = _refined(fan, _snapped(h @ w, w, tolerance), rays, h)
+                fan = _refined(fan, _snapped(read.rows @ w, w, tolerance), at, read)
         case Maxout(pieces):
             for group in range(layer.units):
                 rows = layer.weight[group * pieces : (group + 1) * pieces]
-                best = h @ rows[0]
+                best = read.rows @ rows[0]
                 for k in range(1, pieces):
-                    z = _snapped(h @ rows[k] - best, rows[: k + 1].reshape(-1), tolerance)
-                    fan, rays, h, best = _refined(fan, z, rays, h, best)
-                    z = _snapped(h @ rows[k] - best, rows[: k + 1].reshape(-1), tolerance)
-                    best = best + np.maximum(z, 0)
-    return fan, rays, h
+                    z, kept = _snapped(read.rows @ rows[k] - best, rows[: k + 1].reshape(-1), tolerance), _Growing(best)
+                    fan = _refined(fan, z, at, read, kept)
+                    z = _snapped(read.rows @ rows[k] - kept.rows, rows[: k + 1].reshape(-1), tolerance)
+                    best = kept.rows + np.maximum(z, 0)
+    return fan, at.rows, read.rows
 
 
 def _snapped(z: Array, weight: Array, tolerance: float) -> Array:
@@ -136,19 +157,21 @@ def _snapped(z: Array, weight: Array, tolerance: float) -> Array:
     return np.where(np.abs(z) <= tolerance * np.linalg.norm(weight, axis=-1), 0.0, z)
 
 
-def _refined(fan: Fan, z: Array, rays: Array, *attached: Array) -> tuple:
-    """The fan cut where z changes sign; rays, and whatever is attached to them linearly, continued to the new rays."""
+def _refined(fan: Fan, z: Array, rays: _Growing, *attached: _Growing) -> Fan:
+    """The fan cut where z changes sign; rays, and whatever is linear on its cones, are continued to the new rays."""
     sign = (z > 0).astype(np.int8) - (z < 0).astype(np.int8)
     fan, parents = split(fan, sign)
     low, high = z[parents[:, 1]], -z[parents[:, 0]]  # both positive: z vanishes on low * negative + high * positive
-    between = [_mix(values, parents, low, high) for values in (rays, *attached)]
-    if rays.dtype == object:
+    between = [_mix(grown.rows, parents, low, high) for grown in (rays, *attached)]
+    if z.dtype == object:
         factor = np.array([math.gcd(*row) for row in between[0]], dtype=object)
         between = [values // (factor if values.ndim == 1 else factor[:, None]) for values in between]
     else:
         factor = np.linalg.norm(between[0], axis=1)
         between = [values / (factor if values.ndim == 1 else factor[:, None]) for values in between]
-    return fan, *(np.concatenate([old, new]) for old, new in zip((rays, *attached), between, strict=True))
+    for grown, values in zip((rays, *attached), between, strict=True):
+        grown.append(values)
+    return fan
 
 
 def _mix(values: Array, parents: Array, low: Array, high: Array) -> Array:
