@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regauge.errors import InputError
-from regauge.polytope import extract, network, page, save_page, train, train_deep
+from regauge.polytope import extract, network, page, pbody, save_page, smooth_mesh, train, train_deep
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine to open the page with")
@@ -92,6 +92,14 @@ def test_plane_and_dented_bodies(tmp_path):
     report = opened(page(extract(net)), tmp_path)
     solid(report)
     assert "no (star-shaped)" in report["facts"]
+
+
+@needs_browser
+def test_smooth_body(tmp_path):
+    surface = smooth_mesh(pbody(np.eye(3), 4).gauge, 3)
+    report = opened(page(surface, facts=[[("p", "4")]]), tmp_path)
+    solid(report)
+    assert report["triangles"] == 20 * 4**3 and report["segments"] == 0 and report["facts"].startswith("p4")
 
 
 def test_page_is_self_contained_and_escaped(tmp_path):

@@ -8,10 +8,12 @@ from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from torch import nn
 
 from regauge.errors import InputError
 from regauge.polytope.fan import Fan, join
 from regauge.polytope.loops import Loops, loops
+from regauge.polytope.module import read
 from regauge.polytope.net import Array, Network, checked, rational
 from regauge.polytope.region import Regions, regions
 from regauge.polytope.strata import strata, walls
@@ -107,8 +109,12 @@ class StarBody:
         return f"StarBody(d={self.dim}, {kind.strip(', ').strip()}, f-vector {self.f_vector}{proof})"
 
 
-def extract(net: Network, *, exact: bool = False, denominator: int | None = None, tolerance: float = 1e-9) -> StarBody:
+def extract(
+    net: Network | nn.Module, *, exact: bool = False, denominator: int | None = None, tolerance: float = 1e-9
+) -> StarBody:
     """The star body {f <= 1} of a bias-free piecewise-linear network, as an exact complex.
+
+    net: a network, or a module that `read` understands.
 
     exact: certified mode; weights are taken as the fractions that the floats are (denominators bounded by
         `denominator` when given) and every sign and equality is decided in integers.
@@ -116,7 +122,8 @@ def extract(net: Network, *, exact: bool = False, denominator: int | None = None
 
     Raises InputError for d < 2 or d > 10, and CheckError when rounding gave contradictory signs.
     """
-    net = rational(checked(net), denominator) if exact else checked(net)
+    net = checked(read(net) if isinstance(net, nn.Module) else net)
+    net = rational(net, denominator) if exact else net
     if tolerance < 0:
         raise InputError(f"tolerance {tolerance} is negative; give 0 or more.")
     found = regions(net, 0.0 if net.exact else tolerance)

@@ -86,9 +86,9 @@ def smooth_mesh(gauge: Callable[[Array], Array], level: int = 4) -> Mesh:
         raise InputError("the gauge is not positive in every direction, so the body is unbounded.")
     points = points / value[:, None]
     edges = np.unique(np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
-    number = np.arange(len(triangles))
+    one = np.zeros(len(triangles), dtype=int)  # no flat faces, so one facet
     polygons = tuple(tuple(t) for t in triangles.tolist())
-    return Mesh(points, polygons, number, points, triangles, number, edges)
+    return Mesh(points, polygons, one, points, triangles, one, edges)
 
 
 def icosphere(level: int) -> tuple[Array, Array]:

@@ -16,30 +16,34 @@ from regauge.errors import InputError
 from regauge.polytope.body import StarBody, simplices
 from regauge.polytope.classify import describe, symmetry
 from regauge.polytope.export import write
-from regauge.polytope.mesh import mesh, tips
+from regauge.polytope.mesh import Mesh, mesh, tips
 from regauge.polytope.net import Array
 
 Fact = tuple[str, str]
+Shown = StarBody | Mesh
 
 
-def page(
-    bodies: StarBody | Sequence[StarBody], *, title: str | None = None, facts: Sequence[Sequence[Fact]] = ()
-) -> str:
+def page(bodies: Shown | Sequence[Shown], *, title: str | None = None, facts: Sequence[Sequence[Fact]] = ()) -> str:
     """The page as text; no network, no other file is needed to show it.
 
-    bodies: one body, or several of one dimension (2, 3 or 4) for a slider; the last is shown first.
+    bodies: one body, or several of one dimension (2, 3 or 4) for a slider; the last is shown first. The mesh of a
+        smooth body does as well.
     facts: for each body, lines (name, value) to list besides f-vector, volume and symmetry.
     Raises InputError for an unbounded body or another dimension.
     """
-    bodies = [bodies] if isinstance(bodies, StarBody) else list(bodies)
-    dims = {body.dim for body in bodies}
+    bodies = [bodies] if isinstance(bodies, (StarBody, Mesh)) else list(bodies)
+    dims = {body.dim if isinstance(body, StarBody) else 3 for body in bodies}
     if len(dims) != 1 or not dims <= {2, 3, 4}:
         raise InputError(f"the page shows bodies of one dimension, 2, 3 or 4; these have {sorted(dims) or 'none'}.")
-    if not all(body.bounded for body in bodies):
+    if not all(body.bounded for body in bodies if isinstance(body, StarBody)):
         raise InputError("the page shows bounded bodies only; one of these is unbounded.")
     extra = list(facts) or [()] * len(bodies)
-    frames = [_frame(body, more) for body, more in zip(bodies, extra, strict=True)]
-    radius = max(float(np.linalg.norm(bodies[-1].vertices.astype(float), axis=1).max()), 1e-300)
+    frames = [
+        _frame(body, more) if isinstance(body, StarBody) else _smooth_frame(body, more)
+        for body, more in zip(bodies, extra, strict=True)
+    ]
+    corners = bodies[-1].vertices.astype(float) if isinstance(bodies[-1], StarBody) else bodies[-1].points
+    radius = max(float(np.linalg.norm(corners, axis=1).max()), 1e-300)
     data = json.dumps({"dim": dims.pop(), "radius": radius, "frames": frames}, separators=(",", ":"))
     template = files("regauge.polytope").joinpath("page.html").read_text(encoding="utf-8")
     name = title or f"{frames[-1]['name']} as a neural polytope"
@@ -99,6 +103,24 @@ def _frame(body: StarBody, more: Sequence[Fact]) -> dict[str, Any]:
     frame |= {"points": _pack(points, "<f4"), "cells": _pack(cells, "<u4"), "facet": _pack(facet, "<u4")}
     frame["seams"] = _pack(seams, "<u4")
     return frame
+
+
+def _smooth_frame(surface: Mesh, more: Sequence[Fact]) -> dict[str, Any]:
+    volume = float(np.linalg.det(surface.corners[surface.triangles]).sum() / 6)
+    return {
+        "name": "A smooth body",
+        "facts": [
+            *more,
+            ("dimension", "3"),
+            ("volume", f"{volume:.5g}"),
+            ("drawn with", f"{len(surface.triangles)} triangles"),
+        ],
+        "sides": _pack(np.array([3]), "<u4"),
+        "points": _pack(surface.corners, "<f4"),
+        "cells": _pack(surface.triangles, "<u4"),
+        "facet": _pack(surface.triangle_facet, "<u4"),
+        "seams": _pack(np.empty(0), "<u4"),
+    }
 
 
 def _pack(array: Array, kind: str) -> str:
