@@ -51,7 +51,7 @@ def page(bodies: Shown | Sequence[Shown], *, title: str | None = None, facts: Se
 
 
 def save_page(
-    bodies: StarBody | Sequence[StarBody], path: str | Path, *, force: bool = False, title: str | None = None,
+    bodies: Shown | Sequence[Shown], path: str | Path, *, force: bool = False, title: str | None = None,
     facts: Sequence[Sequence[Fact]] = (),
 ) -> Path:  # fmt: skip
     """Write `page(...)` to a file; InputError when it stands already and `force` is not given."""
