@@ -47,7 +47,8 @@ def paths(
     samples: Annotated[int, typer.Option("--samples", help="Paths in all.")] = 20000,
     sampler: Annotated[Sampler, typer.Option("--sampler", help="How paths are drawn.")] = Sampler.auto,
     mass: Annotated[
-        list[float] | None, typer.Option("--mass", help="Mass of each coordinate, in order of name; repeat. [default: 1]")
+        list[float] | None,
+        typer.Option("--mass", help="Mass of each coordinate, in order of name; repeat. [default: 1]"),
     ] = None,
     ends: Annotated[Ends, typer.Option("--ends", help="Closed paths (a trace), or free ends.")] = Ends.periodic,
     seed: Annotated[int, typer.Option("--seed", help="Of the random numbers.")] = 0,
@@ -100,6 +101,7 @@ def plain(answer: PathSum) -> dict[str, Any]:
         "rows": rows,
         "continuum_energies": None if answer.levels is None else list(answer.levels.energies),
         "doubts": list(answer.doubts),
+        "missing": list(answer.missing),
     }
 
 
@@ -115,13 +117,11 @@ def show(answer: PathSum) -> None:
         table.add_row(Text(row.name), f"{a.value:.6f}", f"{a.error:.6f}", exact, pull, f"{a.size:.0f}")
     console = Console()
     console.print(table)
-    if answer.exact is None:
-        console.print("no exact lattice value: grids reach 2 coordinates (a lattice of 1 axis)", style="yellow")
+    for why in answer.missing:
+        console.print(Text(f"no exact value: {why}", style="yellow"))
     if answer.levels is not None:
         levels = ", ".join(f"E{i} = {e:.10f}" for i, e in enumerate(answer.levels.energies))
         console.print(f"continuum limit: {levels}", highlight=False)
     efficiency = getattr(answer.sample, "efficiency", None)
     if efficiency is not None:
         console.print(f"effective samples per path: {efficiency:.3f}", highlight=False)
-
-

@@ -1,4 +1,5 @@
-"""Quantum mechanics as a statistical sum over network parameters: maps, measures, samplers with honest errors, exact answers."""
+"""Quantum mechanics as a statistical sum over network parameters: maps, measures, samplers with honest errors, exact
+answers."""
 
 from regauge.pathsum.elliptical import elliptical
 from regauge.pathsum.hmc import hmc

@@ -1,5 +1,5 @@
-"""Elliptical slice sampling (Murray, Adams, MacKay, AISTATS 2010): exact for N(0, 1) weights times exp(-excess), no gradient, no
-tuning. Many chains at once; each shrinks its own bracket until its point lies on the slice."""
+"""Elliptical slice sampling (Murray, Adams, MacKay, AISTATS 2010): exact for N(0, 1) weights times exp(-excess), no
+gradient, no tuning. Many chains at once; each shrinks its own bracket until its point lies on the slice."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,8 @@ Excess = Callable[[Array, Array], Array]  # weights (n, D, N), chain numbers (n,
 
 
 def slice_step(excess: Excess, theta: Array, now: Array, rng: np.random.Generator) -> tuple[Array, Array, int]:
-    """One move of every chain from weights `theta` (n, D, N) with excess `now` (n,): the new pair, and the evaluations."""
+    """One move of every chain from weights `theta` (n, D, N) with excess `now` (n,): the new pair, and the
+    evaluations."""
     n = len(theta)
     ellipse = rng.standard_normal(theta.shape)
     bar = now + rng.exponential(size=n)
@@ -41,7 +42,9 @@ def elliptical(
 ) -> ChainSample:
     """`steps` moves of `chains` chains, started in the prior, after `warmup` moves (default steps // 4)."""
     if chains < 2 or steps < 4:
-        raise InputError(f"elliptical slice sampling with {chains} chains of {steps} steps: errors need at least 2 of 4")
+        raise InputError(
+            f"elliptical slice sampling with {chains} chains of {steps} steps: errors need at least 2 of 4"
+        )
 
     def excess(theta: Array, _: Array) -> Array:
         return target.excess(theta)

@@ -1,12 +1,15 @@
-"""Random networks whose *function* statistics are known in closed form: infinitely wide or not, and what finite width changes.
+"""Random networks whose *function* statistics are known in closed form: infinitely wide or not, and what finite
+width changes.
 
 - random cosines q(t) = A sqrt(2/N) sum cos(w_i t + b_i), w ~ Cauchy(0, omega), b ~ U(0, 2 pi), A^2 = 1 / (2 m omega):
-  <q(0) q(t)> = exp(-omega |t|) / (2 m omega), the oscillator's, at *every* width N; the fourth cumulant is -(3/2) A^4 / N.
-- random steps q(t) = sum a_i [t_i < t], t_i ~ U(0, T), a ~ N(0, T / (m N)): <q(s) q(t)> = min(s, t) / m at every N, Brownian motion's;
+  <q(0) q(t)> = exp(-omega |t|) / (2 m omega), the oscillator's, at *every* width N; the fourth cumulant is -(3/2)
+  A^4 / N.
+- random steps q(t) = sum a_i [t_i < t], t_i ~ U(0, T), a ~ N(0, T / (m N)): <q(s) q(t)> = min(s, t) / m at every N,
+Brownian motion's;
   the excess kurtosis is (3/N) (T/t - 1).
 
-Both are path sums only in the limit N -> infinity: at finite N their cumulants differ, and no density over paths exists to reweight with.
-For an exact sum with random features see `maps.random_cosine`.
+Both are path sums only in the limit N -> infinity: at finite N their cumulants differ, and no density over paths
+exists to reweight with. For an exact sum with random features see `maps.random_cosine`.
 """
 
 import numpy as np
@@ -42,4 +45,6 @@ def random_steps(
 
 def _check(units: int, samples: int, positive: bool, names: str) -> None:
     if units < 1 or samples < 1 or not positive:
-        raise InputError(f"random network of {units} units, {samples} samples: give at least 1 of each, and positive {names}")
+        raise InputError(
+            f"random network of {units} units, {samples} samples: give at least 1 of each, and positive {names}"
+        )

@@ -1,9 +1,12 @@
-"""Pictures of a path sum: sample paths in the potential's landscape, the correlator and the effective mass against the exact ones.
+"""Pictures of a path sum: sample paths in the potential's landscape, the correlator and the effective mass against
+the exact ones.
 
-`panels` are plain data; they become a self-contained SVG file here, or an interactive page through plotly (an optional extra).
+`panels` are plain data; they become a self-contained SVG file here, or an interactive page through plotly (an
+optional extra).
 """
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import numpy as np
 from regauge.errors import InputError
 from regauge.pathsum.lattice import Array
 from regauge.pathsum.observables import correlator, effective_mass
-from regauge.pathsum.sample import WeightedSample, average, derived, resample
+from regauge.pathsum.sample import Average, WeightedSample, average, derived, resample
 from regauge.pathsum.solve import PathSum
 from regauge.pathsum.svg import Curve, Panel, svg
 
@@ -59,7 +62,7 @@ def mass_series(answer: PathSum, coordinate: int = 0) -> Series:
     return _series(answer, at, each, np.array(exact) if exact else None)
 
 
-def _series(answer: PathSum, at, each, exact: Array | None) -> Series:
+def _series(answer: PathSum, at: Iterable[int], each: list[Average], exact: Array | None) -> Series:
     times = answer.lattice.time.spacing * np.array(list(at), float)
     return Series(times, np.array([a.value for a in each]), np.array([a.error for a in each]), exact)
 
@@ -103,7 +106,8 @@ def check_file(file: Path, force: bool = False) -> None:
 
 
 def write_figure(answer: PathSum, file: Path, force: bool = False) -> None:
-    """`file` ends in .svg (no dependency) or .html (interactive, through plotly). A file that stands is replaced only by `force`."""
+    """`file` ends in .svg (no dependency) or .html (interactive, through plotly). A file that stands is replaced
+    only by `force`."""
     check_file(file, force)
     title = f"V = {answer.v.text}, {answer.sample.sampler}"
     content = svg(panels(answer), title) if file.suffix == ".svg" else _page(panels(answer), title)

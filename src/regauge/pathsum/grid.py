@@ -1,7 +1,8 @@
 """Boxes and uniform grids for exact answers, and the rule that an exact answer is computed twice.
 
-The box ends where a state of energy E has decayed by exp(-depth): the WKB action, the integral of sqrt(2 m (V - E)), along
-rays from the minimum. On a uniform grid smooth decaying functions then converge exponentially in the number of points.
+The box ends where a state of energy E has decayed by exp(-depth): the WKB action, the integral of sqrt(2 m (V - E)),
+along rays from the minimum. On a uniform grid smooth decaying functions then converge exponentially in the number of
+points.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,9 @@ def box(value: Function, masses: Array, energy: float, depth: float) -> tuple[Ar
             height = np.nan_to_num(value(centre[:, None] + ray[:, None] * steps), nan=np.inf) - energy
             rate = np.sqrt(2 * (masses * ray**2).sum() * np.minimum(np.maximum(height, 0), 1e12))
         lost = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(steps))])
-        lost[: np.flatnonzero(height <= 0)[-1] + 1 if (height <= 0).any() else 0] = 0.0  # a well farther out counts anew
+        lost[: np.flatnonzero(height <= 0)[-1] + 1 if (height <= 0).any() else 0] = (
+            0.0  # a well farther out counts anew
+        )
         end = centre + ray * steps[min(int(np.searchsorted(lost, depth)), len(steps) - 1)]
         low, high = np.minimum(low, end), np.maximum(high, end)
     return low, high
@@ -70,7 +73,8 @@ def agree(compute: Callable[[int], tuple], tolerance: float, what: str, tries: i
             return fine, error
         coarse = fine
     raise CheckError(
-        f"exact answer for {what}: two grids differ by {error:.1e}, above {tolerance:.0e}: the potential is too rough or too "
+        f"exact answer for {what}: two grids differ by {error:.1e}, above {tolerance:.0e}: the potential is "
+        f"too rough or too "
         f"wide for a uniform grid: rescale the coordinate, or accept a larger tolerance"
     )
 

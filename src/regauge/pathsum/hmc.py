@@ -1,6 +1,7 @@
 """Hamiltonian Monte Carlo over network weights with unit mass; the step is tuned in the warm-up and then held fixed.
 
-dtheta/dt = p, dp/dt = -dU/dtheta by leapfrog, accept with min(1, exp(H - H')). Trajectories vary by +-20 % against resonance.
+dtheta/dt = p, dp/dt = -dU/dtheta by leapfrog, accept with min(1, exp(H - H')). Trajectories vary by +-20 % against
+resonance.
 """
 
 import numpy as np
@@ -8,11 +9,11 @@ import numpy as np
 from regauge.errors import InputError
 from regauge.pathsum.lattice import Array
 from regauge.pathsum.sample import ChainSample
-from regauge.pathsum.target import Target
+from regauge.pathsum.target import Landscape
 
 
 def hmc(
-    target: Target,
+    target: Landscape,
     chains: int,
     steps: int,
     rng: np.random.Generator,
@@ -21,8 +22,9 @@ def hmc(
     wanted: float = 0.8,
     theta: Array | None = None,
 ) -> ChainSample:
-    """`steps` trajectories of mean length `length` per chain, after `warmup` (default steps // 4) that tune the leapfrog step to
-    the acceptance `wanted`. Whitened weights have unit frequencies, so 1.5 is about a quarter period."""
+    """`steps` trajectories of mean length `length` per chain, after `warmup` (default steps // 4) that tune the
+    leapfrog step to the acceptance `wanted`. Whitened weights have unit frequencies, so 1.5 is about a quarter
+    period."""
     if chains < 2 or steps < 4:
         raise InputError(f"HMC with {chains} chains of {steps} steps: errors need at least 2 of 4")
     theta = target.draw(chains, rng) if theta is None else theta
@@ -43,9 +45,10 @@ def hmc(
 
 
 def trajectory(
-    target: Target, theta: Array, energy: Array, slope: Array, size: float, count: int, rng: np.random.Generator
+    target: Landscape, theta: Array, energy: Array, slope: Array, size: float, count: int, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, float]:
-    """One accepted or rejected trajectory of `count` leapfrogs: weights, energies, gradients, mean acceptance probability."""
+    """One accepted or rejected trajectory of `count` leapfrogs: weights, energies, gradients, mean acceptance
+    probability."""
     p = rng.standard_normal(theta.shape)
     before = energy + 0.5 * (p**2).sum((1, 2))
     there, pull = theta, slope
@@ -59,4 +62,9 @@ def trajectory(
         chance = np.exp(np.minimum(0, np.nan_to_num(before - after - 0.5 * (p**2).sum((1, 2)), nan=-np.inf)))
     take = rng.random(len(theta)) < chance
     pick = take[:, None, None]
-    return np.where(pick, there, theta), np.where(take, after, energy), np.where(pick, pull, slope), float(chance.mean())
+    return (
+        np.where(pick, there, theta),
+        np.where(take, after, energy),
+        np.where(pick, pull, slope),
+        float(chance.mean()),
+    )

@@ -1,6 +1,6 @@
 """Independent paths from a tractable prior, reweighted: no Markov chain, errors of independent samples.
 
-    <f> = sum w f / sum w,   w = exp(-S(q)) / p(q)
+<f> = sum w f / sum w,   w = exp(-S(q)) / p(q)
 """
 
 from dataclasses import dataclass
@@ -50,11 +50,15 @@ class MixturePrior:
 
     def __post_init__(self) -> None:
         if len(self.parts) != len(self.shares) or not np.isclose(sum(self.shares), 1) or min(self.shares) <= 0:
-            raise InputError(f"mixture of {len(self.parts)} priors with shares {self.shares}: one positive share each, sum 1")
+            raise InputError(
+                f"mixture of {len(self.parts)} priors with shares {self.shares}: one positive share each, sum 1"
+            )
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
         counts = rng.multinomial(n, self.shares)
-        return rng.permutation(np.concatenate([p.draw(int(c), rng) for p, c in zip(self.parts, counts, strict=True) if c]))
+        return rng.permutation(
+            np.concatenate([p.draw(int(c), rng) for p, c in zip(self.parts, counts, strict=True) if c])
+        )
 
     def log_density(self, q: Array) -> Array:
         each = [np.log(s) + p.log_density(q) for p, s in zip(self.parts, self.shares, strict=True)]

@@ -5,14 +5,15 @@ A periodic path is drawn site by site: q_0 from a mixture, then each step with t
     p(q_{k+1} | q_k, q_0) = K(q_k, q_{k+1}) psi(q_{k+1}; q_0, tau) / N(q_k; q_0, tau),   tau = the time left to return,
     psi(x; y, tau) = sum_j exp(-tau v_j) Mehler_j(x, y; tau)  +  (1 - exp(-delta tau)) sum_ij phi_i(x) c_ij phi_j(y):
 
-either the path stays about well j as an oscillator does, or it tunnels at the rate delta and forgets where in the well it began. psi is
-a mixture of Gaussians in x, so each step is drawn exactly and N is known in closed form: independent paths with a normalised
-density. The few numbers of psi (centres, frequencies, rates) are fitted by the cross-entropy method: maximum likelihood on annealed
-paths, then once more on its own reweighted paths. Nothing here looks at the transfer matrix; what psi misses, the weights correct.
+either the path stays about well j as an oscillator does, or it tunnels at the rate delta and forgets where in the
+well it began. psi is a mixture of Gaussians in x, so each step is drawn exactly and N is known in closed form:
+independent paths with a normalised density. The few numbers of psi (centres, frequencies, rates) are fitted by the
+cross-entropy method: maximum likelihood on annealed paths, then once more on its own reweighted paths. Nothing here
+looks at the transfer matrix; what psi misses, the weights correct.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from regauge.errors import InputError
-from regauge.pathsum.independent import reweight
+from regauge.pathsum.independent import MixturePrior, reweight
 from regauge.pathsum.lattice import Array, Lattice
 from regauge.pathsum.potential import Potential
 from regauge.pathsum.reference import covering
@@ -35,8 +36,9 @@ ENOUGH = 0.7
 
 @dataclass(frozen=True, eq=False)
 class InstantonPrior:
-    """`numbers`: first_share (J,), first_mean, first_logvar (J, D): the mixture for q_0; centre, logfreq (J, D), offset (J,): the wells;
-    far_mean, far_logvar (J, D), far_share (J, J), lograte (): tunnelling. `evaluations` of the action spent on the fit."""
+    """`numbers`: first_share (J,), first_mean, first_logvar (J, D): the mixture for q_0; centre, logfreq (J, D),
+    offset (J,): the wells; far_mean, far_logvar (J, D), far_share (J, J), lograte (): tunnelling. `evaluations` of
+    the action spent on the fit."""
 
     lattice: Lattice
     numbers: Numbers = field(repr=False)
@@ -48,23 +50,47 @@ class InstantonPrior:
         with torch.no_grad():
             return _draw(self.numbers, self.lattice, n, source).numpy()
 
+    def heated(self, heat: float = 10.0) -> "InstantonPrior":
+        """The same prior with tunnelling `heat` times as fast, wells as much more alike and wider: for paths that
+        the fit saw too few of."""
+        warmer = {
+            "lograte": self.numbers["lograte"] + math.log(heat),
+            "offset": self.numbers["offset"] / heat,
+            "logfreq": self.numbers["logfreq"] - math.log(1.3),
+            "first_logvar": self.numbers["first_logvar"] + math.log(1.5),
+            "far_logvar": self.numbers["far_logvar"] + math.log(1.5),
+        }
+        return replace(self, numbers=self.numbers | warmer)
+
     def log_density(self, q: Array) -> Array:
         """log p(q), (n,), exact."""
         with torch.no_grad():
-            parts = [_log_density(self.numbers, self.lattice, torch.as_tensor(q[a : a + CHUNK])) for a in range(0, len(q), CHUNK)]
+            parts = [
+                _log_density(self.numbers, self.lattice, torch.as_tensor(q[a : a + CHUNK]))
+                for a in range(0, len(q), CHUNK)
+            ]
         return torch.cat(parts).numpy()
 
 
 def fit_instantons(
-    lattice: Lattice, v: Potential, rng: np.random.Generator, wells: int | None = None, paths: int = 2000, rounds: int = 4, steps: int = 120
+    lattice: Lattice,
+    v: Potential,
+    rng: np.random.Generator,
+    wells: int | None = None,
+    paths: int = 2000,
+    rounds: int = 4,
+    steps: int = 120,
 ) -> InstantonPrior:
-    """Fit the prior to a potential on a periodic path lattice: `wells` components (default 3 for each coordinate, at most 9: some
-    for the tops of barriers); `steps` of Adam in the first round and half as many in the others; rounds end early once the weights are even."""
+    """Fit the prior to a potential on a periodic path lattice: `wells` components (default 3 for each coordinate, at
+    most 9: some for the tops of barriers); `steps` of Adam in the first round and half as many in the others; rounds
+    end early once the weights are even."""
     if len(lattice.axes) != 1 or lattice.time.ends != "periodic":
         raise InputError("the instanton prior draws closed paths in time: for fields and open ends use annealed()")
     wells = min(3**lattice.dim, 9) if wells is None else wells
     if wells < 1 or paths < 10 * wells or rounds < 1:
-        raise InputError(f"instanton prior with {wells} wells, {paths} paths, {rounds} rounds: give at least 1, 10 per well, 1")
+        raise InputError(
+            f"instanton prior with {wells} wells, {paths} paths, {rounds} rounds: give at least 1, 10 per well, 1"
+        )
     target = Target(lattice, v, covering(lattice, v).map(lattice))
     pilot = annealed(target, paths, rng)
     used, q = pilot.evaluations * paths, resample(pilot, paths, rng)
@@ -79,11 +105,19 @@ def fit_instantons(
     return InstantonPrior(lattice, numbers, used)
 
 
+def defended(prior: InstantonPrior, share: float = 0.1) -> MixturePrior:
+    """A `share` of heated paths mixed in: rare tunnelling then meets small weights rather than none (defensive
+    importance sampling)."""
+    return MixturePrior((prior, prior.heated()), (1 - share, share))
+
+
 def _start(q: Array, lattice: Lattice, wells: int, rng: np.random.Generator) -> Numbers:
     sites = np.moveaxis(q, 1, 2).reshape(-1, lattice.dim)
     sites = sites[rng.integers(len(sites), size=min(len(sites), 5000))]
     centre, label = kmeans2(sites, wells, minit="++", rng=rng)
-    spread = np.stack([sites[label == j].var(0) if (label == j).sum() > 1 else sites.var(0) for j in range(wells)]) + 1e-3
+    spread = (
+        np.stack([sites[label == j].var(0) if (label == j).sum() > 1 else sites.var(0) for j in range(wells)]) + 1e-3
+    )
     share = np.array([max((label == j).mean(), 1e-3) for j in range(wells)])
     start = {
         "first_share": np.log(share),

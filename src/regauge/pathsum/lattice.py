@@ -2,8 +2,8 @@
 
     S(q) = v * [ sum_links m (dq)^2 / (2 a^2) + sum_sites V(q) ],   v = the product of the spacings a
 
-One axis is time: a path of D coordinates ("several particles" are several coordinates). Further axes make it a scalar field.
-Paths are arrays (samples, D, sites), with sites in C order over the axes. Units: hbar = 1.
+One axis is time: a path of D coordinates ("several particles" are several coordinates). Further axes make it a
+scalar field. Paths are arrays (samples, D, sites), with sites in C order over the axes. Units: hbar = 1.
 """
 
 import math
@@ -20,7 +20,8 @@ ENDS = ("periodic", "open")
 
 @dataclass(frozen=True)
 class Axis:
-    """`sites` points at distance `spacing`; the ends are joined ("periodic") or free ("open", no link, no fixed value)."""
+    """`sites` points at distance `spacing`; the ends are joined ("periodic") or free ("open", no link, no fixed
+    value)."""
 
     sites: int
     spacing: float
@@ -29,7 +30,8 @@ class Axis:
     def __post_init__(self) -> None:
         if self.sites < 2 or not (self.spacing > 0 and math.isfinite(self.spacing)) or self.ends not in ENDS:
             raise InputError(
-                f"lattice axis of {self.sites} sites, spacing {self.spacing}, ends {self.ends!r}: give at least 2 sites, "
+                f"lattice axis of {self.sites} sites, spacing {self.spacing}, ends {self.ends!r}: give at least 2 "
+                f"sites, "
                 f"a positive spacing, and ends of {' or '.join(ENDS)}"
             )
 
@@ -61,7 +63,9 @@ class Lattice:
 
     def __post_init__(self) -> None:
         if not self.axes or not self.masses or not all(m > 0 and math.isfinite(m) for m in self.masses):
-            raise InputError(f"lattice with {len(self.axes)} axes and masses {self.masses}: give at least one, positive")
+            raise InputError(
+                f"lattice with {len(self.axes)} axes and masses {self.masses}: give at least one, positive"
+            )
 
     @property
     def dim(self) -> int:

@@ -5,9 +5,9 @@ With the hidden layer fixed, a flat sum over the output weights *is* the flat su
     integral dtheta exp(-|P theta|^2/2) f(Phi theta) = (2 pi)^(r/2) exp(-log_volume) integral dq f(q),
     log_volume = log det(Phi Phi^T) / 2,   P the projector on the kernel of Phi, r its dimension:
 
-log_volume is log|det Phi| for a square map; where there are more weights than sites the Gaussian on the kernel fixes the
-gauge, and its Faddeev-Popov factor is this constant. If hidden parameters are summed too, log_volume is no longer constant
-and the flat parameter sum is another measure: see `regauge.pathsum.measure`.
+log_volume is log|det Phi| for a square map; where there are more weights than sites the Gaussian on the kernel fixes
+the gauge, and its Faddeev-Popov factor is this constant. If hidden parameters are summed too, log_volume is no
+longer constant and the flat parameter sum is another measure: see `regauge.pathsum.measure`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,8 @@ from regauge.pathsum.lattice import Array, Lattice
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """`matrix` (D, sites, weights) per coordinate, `frame` (D, D) mixing coordinates, `shift` (D,) added at every site."""
+    """`matrix` (D, sites, weights) per coordinate, `frame` (D, D) mixing coordinates, `shift` (D,) added at every
+    site."""
 
     name: str
     matrix: Array = field(repr=False)
@@ -89,8 +90,9 @@ class LinearMap:
 
 
 def whitened(lattice: Lattice, mu2: Array, frame: Array | None = None, shift: Array | None = None) -> LinearMap:
-    """Cosine units: theta_n sits on mode n over sqrt(v m (rate_n + mu^2)), so iid N(0, 1) weights are the Gaussian theory of
-    frequency mu. `mu2` (D,) must be positive; `frame` mixes mass-weighted coordinates into physical ones (default 1/sqrt m).
+    """Cosine units: theta_n sits on mode n over sqrt(v m (rate_n + mu^2)), so iid N(0, 1) weights are the Gaussian
+    theory of frequency mu. `mu2` (D,) must be positive; `frame` mixes mass-weighted coordinates into physical ones
+    (default 1/sqrt m).
     """
     mu2 = np.broadcast_to(np.asarray(mu2, float), (lattice.dim,))
     if not (mu2 > 0).all():
@@ -100,8 +102,8 @@ def whitened(lattice: Lattice, mu2: Array, frame: Array | None = None, shift: Ar
 
 
 def step(lattice: Lattice, spread: float = 1.0) -> LinearMap:
-    """Step units at the sites: q_k = c + sum of a_i for i <= k, a_i = sqrt(eps/m) theta_i, c = spread * theta_0: iid N(0, 1)
-    weights are Brownian motion. In units of (c, a) the determinant is 1."""
+    """Step units at the sites: q_k = c + sum of a_i for i <= k, a_i = sqrt(eps/m) theta_i, c = spread * theta_0: iid
+    N(0, 1) weights are Brownian motion. In units of (c, a) the determinant is 1."""
     _one_axis(lattice, "step")
     scale = np.full(lattice.sites, np.sqrt(lattice.time.spacing))
     scale[0] = spread
@@ -109,7 +111,8 @@ def step(lattice: Lattice, spread: float = 1.0) -> LinearMap:
 
 
 def relu(lattice: Lattice, spread: float = 1.0) -> LinearMap:
-    """ReLU units at the sites: weights are the kinks of the velocity. Exact, but its condition number grows as sites^4."""
+    """ReLU units at the sites: weights are the kinks of the velocity. Exact, but its condition number grows as
+    sites^4."""
     _one_axis(lattice, "relu")
     t = np.arange(lattice.sites) * lattice.time.spacing
     ramps = np.maximum(t[:, None] - t[None, :-1], 0)
@@ -142,7 +145,8 @@ def random_cosine(lattice: Lattice, units: int, omega: float, rng: np.random.Gen
     _one_axis(lattice, "random cosine")
     if units < lattice.sites:
         raise InputError(
-            f"random cosine map of {units} units on {lattice.sites} sites reaches only a {units}-dimensional set of paths, "
+            f"random cosine map of {units} units on {lattice.sites} sites reaches only a {units}-dimensional set "
+            f"of paths, "
             f"which is no path sum: take at least {lattice.sites} units, or coarser time"
         )
     t = np.arange(lattice.sites) * lattice.time.spacing
@@ -150,7 +154,9 @@ def random_cosine(lattice: Lattice, units: int, omega: float, rng: np.random.Gen
     return _build("random cosine", lattice, np.cos(t[:, None] * w + b) / np.sqrt(omega * units))
 
 
-def _build(name: str, lattice: Lattice, matrix: Array, frame: Array | None = None, shift: Array | None = None) -> LinearMap:
+def _build(
+    name: str, lattice: Lattice, matrix: Array, frame: Array | None = None, shift: Array | None = None
+) -> LinearMap:
     d = lattice.dim
     matrix = np.ascontiguousarray(np.broadcast_to(matrix, (d, *matrix.shape[-2:])))
     frame = np.diag(1 / np.sqrt(lattice.mass)) if frame is None else np.asarray(frame, float)
@@ -159,7 +165,9 @@ def _build(name: str, lattice: Lattice, matrix: Array, frame: Array | None = Non
 
 def _one_axis(lattice: Lattice, name: str) -> None:
     if len(lattice.axes) > 1:
-        raise InputError(f"{name} map on a lattice of {len(lattice.axes)} axes: its units are steps in time; use whitened")
+        raise InputError(
+            f"{name} map on a lattice of {len(lattice.axes)} axes: its units are steps in time; use whitened"
+        )
 
 
 MAPS: dict[str, Callable[..., LinearMap]] = {"whitened": whitened, "step": step, "relu": relu, "bridge": bridge}

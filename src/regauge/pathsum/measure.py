@@ -1,10 +1,12 @@
-"""The measure. A flat sum over parameters is a sum over paths only up to the volume of the fibre, and that volume varies.
+"""The measure. A flat sum over parameters is a sum over paths only up to the volume of the fibre, and that volume
+varies.
 
 For q(theta) of full rank with Jacobian J, the sum over paths in parameters is (on the image of the network)
 
     integral dq f(q) = integral dtheta sqrt(det J J^T) g(theta) f(q(theta)),   g a normalised density along each fibre.
 
-For linear maps sqrt(det J J^T) is a constant (`maps`). With trained hidden layers it is not, and a flat dtheta sums another theory.
+For linear maps sqrt(det J J^T) is a constant (`maps`). With trained hidden layers it is not, and a flat dtheta sums
+another theory.
 """
 
 import torch
@@ -29,13 +31,14 @@ def path(network: nn.Module, times: Tensor, theta: Tensor) -> Tensor:
 
 
 def log_volume(network: nn.Module, times: Tensor, theta: Tensor) -> Tensor:
-    """log sqrt(det J J^T) at `theta` (scalar). Raises InputError where parameters are fewer than path coordinates, so that the
-    network reaches only a thin set of paths."""
+    """log sqrt(det J J^T) at `theta` (scalar). Raises InputError where parameters are fewer than path coordinates,
+    so that the network reaches only a thin set of paths."""
     jacobian = jacrev(lambda t: path(network, times, t))(theta)
     sites, count = jacobian.shape
     if count < sites:
         raise InputError(
-            f"measure of a network with {count} parameters over {sites} path coordinates: its paths are a thin set, no sum over "
+            f"measure of a network with {count} parameters over {sites} path coordinates: its paths are a thin "
+            f"set, no sum over "
             f"paths; give it more units or a coarser lattice"
         )
     return 0.5 * torch.linalg.slogdet(jacobian @ jacobian.T).logabsdet

@@ -3,6 +3,8 @@
 q(t) = c + sum_i a_i sigma(w_i t + b_i)
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,7 @@ def path_times(lattice: Lattice) -> Tensor:
     return torch.arange(lattice.time.sites, dtype=torch.float64)[:, None] * lattice.time.spacing
 
 
-def redundancy(network: PathNetwork, lattice: Lattice):
-    """The gauge group of the network's parameters, as the compiler infers it: what a flat sum over parameters counts over and over."""
+def redundancy(network: PathNetwork, lattice: Lattice) -> Any:
+    """The gauge group of the network's parameters, as the compiler infers it: what a flat sum over parameters counts
+    over and over."""
     return regauge.infer(network, (path_times(lattice),))

@@ -1,4 +1,7 @@
-"""The no-U-turn sampler (Hoffman and Gelman, JMLR 15, 1593 (2014)) from numpyro, over the same weights: an optional extra."""
+"""The no-U-turn sampler (Hoffman and Gelman, JMLR 15, 1593 (2014)) from numpyro, over the same weights: an optional
+extra."""
+
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +11,8 @@ from regauge.pathsum.target import Target
 
 
 def nuts(target: Target, chains: int, steps: int, rng: np.random.Generator, warmup: int | None = None) -> ChainSample:
-    """`steps` kept draws of `chains` vectorised chains after `warmup` (default steps // 2) that tunes step and diagonal mass.
+    """`steps` kept draws of `chains` vectorised chains after `warmup` (default steps // 2) that tunes step and
+    diagonal mass.
 
     Raises InputError where numpyro is not installed.
     """
@@ -30,7 +34,7 @@ def nuts(target: Target, chains: int, steps: int, rng: np.random.Generator, warm
         inverse = jnp.asarray(target.map.inverse)
         mass = jnp.asarray(lattice.mass)
 
-        def energy(theta):
+        def energy(theta: Any) -> Any:
             seen = jnp.einsum("dkn,dn->dk", matrix, theta)
             q = frame @ seen + shift[:, None]
             kinetic = 0.5 * jnp.einsum("d,dk,kl,dl->", mass, q, stiff, q)

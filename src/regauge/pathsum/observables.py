@@ -1,6 +1,7 @@
 """What paths tell: energy by the virial theorem, <x>, <x^2>, the correlator, and the gap through the effective mass.
 
-    E = <V + x.V'/2>,   C(t) = <x(0) x(t)>,   gap(t) = arccosh((C(t-s) + C(t+s)) / 2 C(t)) / (s eps)   (periodic, connected C)
+E = <V + x.V'/2>,   C(t) = <x(0) x(t)>,   gap(t) = arccosh((C(t-s) + C(t+s)) / 2 C(t)) / (s eps)   (periodic,
+connected C)
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Row:
 
 
 def virial(lattice: Lattice, v: Potential, q: Array) -> Array:
-    """V + x.V'/2 per path, averaged over time; for a field summed over space, its spatial links included. q (..., D, sites)."""
+    """V + x.V'/2 per path, averaged over time; for a field summed over space, its spatial links included. q (..., D,
+    sites)."""
     local = v(q) + 0.5 * (q * v.gradient(q)).sum(-2)
     if len(lattice.axes) == 1:
         return local.mean(-1)
@@ -38,8 +40,8 @@ def virial(lattice: Lattice, v: Potential, q: Array) -> Array:
 
 
 def correlator(lattice: Lattice, q: Array) -> Array:
-    """x_d(0) x_d(t) per path for t = 0 .. sites/2, (..., D, T): averaged over the start and over space (periodic), or from the
-    first site (open)."""
+    """x_d(0) x_d(t) per path for t = 0 .. sites/2, (..., D, T): averaged over the start and over space (periodic),
+    or from the first site (open)."""
     m = lattice.time.sites
     grid = q.reshape(*q.shape[:-1], m, -1)
     if lattice.time.ends == "open":
@@ -55,7 +57,8 @@ def effective_mass(c: Array, at: int, stride: int, spacing: float) -> float:
 
 
 def window(c: Array) -> tuple[int, int]:
-    """(at, stride) where a connected correlator has fallen to about a quarter: later is noise, earlier is excited states."""
+    """(at, stride) where a connected correlator has fallen to about a quarter: later is noise, earlier is excited
+    states."""
     below = np.flatnonzero(c < 0.25 * c[0])
     at = int(below[0]) if len(below) else len(c) // 2
     at = max(1, min(at, len(c) - 2))
@@ -63,15 +66,15 @@ def window(c: Array) -> tuple[int, int]:
 
 
 def table(lattice: Lattice, v: Potential, sample: Sample, exact: LatticeExact | None = None) -> list[Row]:
-    """Energy, then <x>, <x^2> and the gap for each coordinate. The gap is compared with the effective mass of the *exact
-    correlator at the same time*, so that no excited state enters the pull."""
+    """Energy, then <x>, <x^2> and the gap for each coordinate. The gap is compared with the effective mass of the
+    *exact correlator at the same time*, so that no excited state enters the pull."""
     q = sample.paths
-    rows = [Row("energy", average(sample, virial(lattice, v, q)), exact and exact.energy)]
+    rows = [Row("energy", average(sample, virial(lattice, v, q)), None if exact is None else exact.energy)]
     series = correlator(lattice, q)
     for d, name in enumerate(v.names):
         flat, square = q[..., d, :].mean(-1), (q[..., d, :] ** 2).mean(-1)
-        rows.append(Row(f"<{name}>", average(sample, flat), exact and float(exact.mean[d])))
-        rows.append(Row(f"<{name}^2>", average(sample, square), exact and float(exact.square[d])))
+        rows.append(Row(f"<{name}>", average(sample, flat), None if exact is None else float(exact.mean[d])))
+        rows.append(Row(f"<{name}^2>", average(sample, square), None if exact is None else float(exact.square[d])))
         if lattice.time.ends == "periodic":
             rows.append(_gap_row(lattice, sample, series[..., d, :], flat, name, d, exact))
     return rows
@@ -89,5 +92,5 @@ def _gap_row(
     def gap(x: Array) -> float:
         return effective_mass(x[:3] - x[3] ** 2, 1, 1, stride * spacing)
 
-    known = exact and effective_mass(exact.correlator[d] - shift**2, at, stride, spacing)
+    known = None if exact is None else effective_mass(exact.correlator[d] - shift**2, at, stride, spacing)
     return Row(f"gap {name} (t={at * spacing:.3g})", derived(sample, picked, gap), known)

@@ -11,7 +11,7 @@ from scipy import linalg
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from regauge.errors import InputError
-from regauge.pathsum.grid import Array, Function, agree, box, points
+from regauge.pathsum.grid import Array, agree, box, points
 from regauge.pathsum.potential import Potential
 
 POINTS = {1: 240, 2: 48, 3: 26}  # per coordinate, on the first grid
@@ -22,7 +22,8 @@ DENSE = 1200
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The lowest `energies`; of the ground state <x_d> and <x_d^2>; `error`: the largest difference between two grids."""
+    """The lowest `energies`; of the ground state <x_d> and <x_d^2>; `error`: the largest difference between two
+    grids."""
 
     energies: tuple[float, ...]
     mean: tuple[float, ...]
@@ -39,12 +40,17 @@ def spectrum(
 ) -> Spectrum:
     """The lowest levels of p^2/2m + V in up to 3 dimensions.
 
-    Raises CheckError if two grids differ by more than `tolerance`, relative to 1 + |E| (default 1e-10 in one dimension).
+    Raises CheckError if two grids differ by more than `tolerance`, relative to 1 + |E| (default 1e-10 in one
+    dimension).
     """
     if v.dim != len(masses):
-        raise InputError(f"potential {v.text!r} has {v.dim} coordinates, but {len(masses)} masses are given: give one each")
+        raise InputError(
+            f"potential {v.text!r} has {v.dim} coordinates, but {len(masses)} masses are given: give one each"
+        )
     if v.dim not in POINTS:
-        raise InputError(f"exact spectrum of {v.text!r}: {v.dim} coordinates, grids reach 3: solve separable parts apart")
+        raise InputError(
+            f"exact spectrum of {v.text!r}: {v.dim} coordinates, grids reach 3: solve separable parts apart"
+        )
     mass = np.array(masses, float)
     rough = _levels(v, mass, levels, 24 if v.dim == 3 else 40, 8.0, 1.0)[0]
     top = float(rough[-1])
@@ -57,7 +63,9 @@ def spectrum(
     return Spectrum(tuple(map(float, energies)), tuple(map(float, mean)), tuple(map(float, square)), error)
 
 
-def _levels(v: Function, masses: Array, levels: int, count: int, depth: float, top: float) -> tuple[Array, Array, Array]:
+def _levels(
+    v: Potential, masses: Array, levels: int, count: int, depth: float, top: float
+) -> tuple[Array, Array, Array]:
     low, high = box(v, masses, top, depth)
     even = v.even
     if even:

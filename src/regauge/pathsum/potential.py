@@ -1,18 +1,20 @@
 """Potentials: a text such as "x**2/2 + x**4", parsed from a whitelist of Python's grammar, never evaluated as code.
 
-The text becomes a sympy expression, so that gradient and Hessian are exact; numbers come from a walk over that expression
-with the functions of any array library (numpy, torch, jax.numpy).
+The text becomes a sympy expression, so that gradient and Hessian are exact; numbers come from a walk over that
+expression with the functions of any array library (numpy, torch, jax.numpy).
 """
 
 import ast
 import math
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from itertools import product
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import sympy
+from scipy.optimize import minimize
 from sympy.core.function import AppliedUndef
 
 from regauge.errors import InputError
@@ -32,6 +34,8 @@ FUNCTIONS = {
 CONSTANTS = {"pi": sympy.pi, "e": sympy.E}
 MAX_CHARACTERS = 1000
 MAX_EXPONENT = 64
+MAX_DIGITS = 300
+FAR = 400.0
 ARRAY_NAMES = {"Abs": "abs", "atan": "arctan"}  # sympy's name -> numpy's, where they differ
 
 
@@ -83,15 +87,20 @@ class Potential:
 def potential(text: str, names: tuple[str, ...] | None = None) -> Potential:
     """Parse `text`; coordinates are `names`, or the unknown names of the text in alphabetical order.
 
-    Raises InputError for anything outside + - * / **, numbers, pi, e and the functions in FUNCTIONS, and for a potential
-    that is unbounded below or does not confine (exp(-V) must be integrable, or there is no ground state to find).
+    Raises InputError for anything outside + - * / **, numbers, pi, e and the functions in FUNCTIONS, and for a
+    potential that is unbounded below or does not confine (exp(-V) must be integrable, or there is no ground state to
+    find).
     """
     if len(text) > MAX_CHARACTERS:
-        raise InputError(f"potential: {len(text)} characters, at most {MAX_CHARACTERS} are read: shorten the expression")
+        raise InputError(
+            f"potential: {len(text)} characters, at most {MAX_CHARACTERS} are read: shorten the expression"
+        )
     try:
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as reason:
-        raise InputError(f"potential {text!r} is not an expression ({reason}): write it as in 'x**2/2 + x**4'") from None
+        raise InputError(
+            f"potential {text!r} is not an expression ({reason}): write it as in 'x**2/2 + x**4'"
+        ) from None
     value = _expression(tree.body, text)
     found = tuple(sorted(symbol.name for symbol in value.free_symbols))
     if names is None:
@@ -151,6 +160,13 @@ def _power(base: sympy.Expr, exponent: sympy.Expr, text: str) -> sympy.Expr:
     # 9**9**9 would hang in exact arithmetic
     if exponent.is_number and abs(float(exponent)) > MAX_EXPONENT:
         raise InputError(f"potential {text!r}: the exponent {exponent} is above {MAX_EXPONENT}")
+    if (
+        base.is_number
+        and exponent.is_number
+        and base != 0
+        and abs(math.log10(abs(base)) * float(exponent)) > MAX_DIGITS
+    ):
+        raise InputError(f"potential {text!r}: the number {base}**{exponent} has more than {MAX_DIGITS} digits")
     return base**exponent
 
 
@@ -159,7 +175,8 @@ def _fast(value: sympy.Expr, symbols: list[sympy.Symbol]) -> sympy.Expr:
 
 
 def evaluate(value: sympy.Expr, at: dict[str, Any], like: Any, xp: ModuleType) -> Any:
-    """The expression at arrays: a fold over its tree. `like` gives the dtype and, less one axis, the shape of constants."""
+    """The expression at arrays: a fold over its tree. `like` gives the dtype and, less one axis, the shape of
+    constants."""
     found = _walk(value, at, xp)
     return found if hasattr(found, "shape") and found.ndim else xp.zeros_like(like[..., 0, :]) + found
 
@@ -201,7 +218,8 @@ def _check_bounded(v: Potential, value: sympy.Expr, symbols: list[sympy.Symbol])
         lead, degree = poly.LC(), poly.degree()
         if degree % 2 or lead < 0:
             raise InputError(
-                f"potential {v.text!r} is unbounded below (it goes as {lead}*{symbols[0]}**{degree} at infinity), so the "
+                f"potential {v.text!r} is unbounded below (it goes as {lead}*{symbols[0]}**{degree} at infinity), so "
+                f"the "
                 f"path sum diverges: add a higher even power with a positive coefficient"
             )
         return
@@ -212,24 +230,46 @@ def _check_rays(v: Potential) -> None:
     # every ray: V must keep rising far out, and be finite and free of poles near the origin
     rng = np.random.default_rng(0)
     rays = rng.standard_normal((256, v.dim))
-    rays = np.concatenate([rays, np.eye(v.dim), -np.eye(v.dim)])
+    corners = np.array(list(product((-1.0, 0.0, 1.0), repeat=min(v.dim, 5))))
+    corners = np.pad(corners, ((0, 0), (0, v.dim - corners.shape[1])))
+    rays = np.concatenate([rays, np.eye(v.dim), -np.eye(v.dim), corners[np.abs(corners).sum(1) > 0]])
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    rays = np.concatenate([rays, _lowest_rays(v, rays)])
     near = np.linspace(0.0, 8.0, 1601)
-    far = np.geomspace(8.0, 400.0, 40)
+    far = np.geomspace(8.0, FAR, 40)
     with np.errstate(all="ignore"):
         inner = v(np.moveaxis(rays[:, None, :] * near[:, None], 1, 2))
         outer = v(np.moveaxis(rays[:, None, :] * far[:, None], 1, 2))
     if np.isnan(inner).any() or np.isinf(inner).any() or np.isnan(outer).any():
-        raise InputError(f"potential {v.text!r} is not finite everywhere (a pole, or a root or log of a negative number)")
+        raise InputError(
+            f"potential {v.text!r} is not finite everywhere (a pole, or a root or log of a negative number)"
+        )
     if (outer[:, -1] < -1.0).any() and (outer[:, -1] < outer[:, 0] - 1.0).any():
         worst = rays[int(np.argmin(outer[:, -1]))]
         raise InputError(
             f"potential {v.text!r} is unbounded below (along {np.round(worst, 2).tolist()} it falls to "
-            f"{outer[:, -1].min():.3g} at distance 400), so the path sum diverges: add a term that rises in that direction"
+            f"{outer[:, -1].min():.3g} at distance {FAR:.0f}), so the path sum diverges: add a term that rises in "
+            f"that direction"
         )
     rise = outer[:, -1] - inner.min(axis=1)
-    if (rise < 2 * v.dim * math.log(400.0)).any():
+    if (rise < 2 * v.dim * math.log(FAR)).any():
         raise InputError(
-            f"potential {v.text!r} does not confine (it rises by {rise.min():.3g} only up to distance 400), so "
+            f"potential {v.text!r} does not confine (it rises by {rise.min():.3g} only up to distance {FAR:.0f}), so "
             f"exp(-V) has no finite integral: add a term that rises in every direction"
         )
+
+
+def _lowest_rays(v: Potential, rays: np.ndarray) -> np.ndarray:
+    """Directions along which V rises least, by descent on a far sphere from the lowest of `rays`."""
+
+    def height(u: np.ndarray) -> float:
+        with np.errstate(all="ignore"):
+            return float(
+                np.nan_to_num(v(FAR * (u / np.linalg.norm(u))[:, None])[0], nan=0.0, posinf=1e300, neginf=-1e300)
+            )
+
+    if v.dim == 1:
+        return rays[:0]
+    starts = rays[np.argsort([height(u) for u in rays])[:4]]
+    ends = [minimize(height, u, method="Nelder-Mead", options={"xatol": 1e-10, "maxiter": 2000}).x for u in starts]
+    return np.array([u / np.linalg.norm(u) for u in ends])

@@ -1,8 +1,10 @@
 """The Gaussian theory nearest to a potential: Hartree's gap equation, solved on the lattice itself.
 
-Among all Gaussian references with one frequency matrix mu^2 and one shift c, the variational free energy is stationary where
+Among all Gaussian references with one frequency matrix mu^2 and one shift c, the variational free energy is
+stationary where
 
-    <dV/dx> = 0   and   sqrt(m) mu^2 sqrt(m) = <d2V/dx dx> = <(x - c) dV/dx> C^-1   (Stein; no second derivative is needed)
+    <dV/dx> = 0   and   sqrt(m) mu^2 sqrt(m) = <d2V/dx dx> = <(x - c) dV/dx> C^-1   (Stein; no second derivative is
+    needed)
 
 with x ~ N(c, C), C the site covariance of the reference. For x^2/2 + lambda x^4 it reads mu^2 = 1 + 12 lambda C.
 """
@@ -26,8 +28,8 @@ NODES = {1: 64, 2: 32, 3: 16}  # Gauss-Hermite points per coordinate; above 3 co
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """shift (D,), mu2 (D,) in the normal coordinates y, x = shift + frame y (frame (D, D), mass-weighted and orthogonal);
-    covariance (D, D) of x at one site, and the steps the iteration took."""
+    """shift (D,), mu2 (D,) in the normal coordinates y, x = shift + frame y (frame (D, D), mass-weighted and
+    orthogonal); covariance (D, D) of x at one site, and the steps the iteration took."""
 
     shift: Array
     mu2: Array
@@ -43,8 +45,9 @@ class Reference:
 def gap_equation(
     lattice: Lattice, v: Potential, start: Array | None = None, tolerance: float = 1e-10, most: int = 2000
 ) -> Reference:
-    """Solve for (shift, mu^2) by damped iteration from `start` (D,); several wells have several solutions. With no start, an even
-    potential keeps shift 0: a broken symmetry would hide the other well from every sampler that starts in the reference.
+    """Solve for (shift, mu^2) by damped iteration from `start` (D,); several wells have several solutions. With no
+    start, an even potential keeps shift 0: a broken symmetry would hide the other well from every sampler that
+    starts in the reference.
 
     Raises CheckError when the iteration does not settle.
     """
@@ -67,15 +70,16 @@ def gap_equation(
         if moved < tolerance:
             return _of(lattice, shift, stiff, root, count)
     raise CheckError(
-        f"gap equation of {v.text!r}: no solution to {tolerance:.0e} in {most} steps (last move {moved:.1e}): start nearer to a "
+        f"gap equation of {v.text!r}: no solution to {tolerance:.0e} in {most} steps (last move {moved:.1e}): "
+        f"start nearer to a "
         f"well (start=...), or give mu^2 to the whitened map by hand"
     )
 
 
 def covering(lattice: Lattice, v: Potential) -> Reference:
-    """A reference wide enough for every well. With one basin it is the gap equation's; with several, the Gaussian with the mean and
-    site covariance of the density exp(-(V - min V) / T), T the lowest energy that the gap equation finds in any basin: a stand-in for
-    zero-point motion that reaches every well within a few T of the lowest."""
+    """A reference wide enough for every well. With one basin it is the gap equation's; with several, the Gaussian
+    with the mean and site covariance of the density exp(-(V - min V) / T), T the lowest energy that the gap equation
+    finds in any basin: a stand-in for zero-point motion that reaches every well within a few T of the lowest."""
     check_coordinates(lattice, v)
     starts = _basins(lattice, v)
     if len(starts) < 2:
@@ -145,7 +149,8 @@ def _of(lattice: Lattice, shift: Array, stiff: Array, root: Array, steps: int) -
 
 
 def _near(bend: Array, scale: float) -> Array:
-    """A symmetric matrix with its eigenvalues held within a factor of the present scale: barriers curve downwards, walls steeply."""
+    """A symmetric matrix with its eigenvalues held within a factor of the present scale: barriers curve downwards,
+    walls steeply."""
     values, turn = np.linalg.eigh(bend)
     return (turn * np.clip(values, 1e-2 * scale, 1e2 * scale)) @ turn.T
 

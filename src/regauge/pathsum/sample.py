@@ -1,5 +1,5 @@
-"""What samplers return, and averages of it with honest errors. Derived numbers use the Gamma method (Wolff, Comput. Phys.
-Commun. 156, 143 (2004)): the series of f's linear part, at the averages, is one series like any other."""
+"""What samplers return, and averages of it with honest errors. Derived numbers use the Gamma method (Wolff, Comput.
+Phys. Commun. 156, 143 (2004)): the series of f's linear part, at the averages, is one series like any other."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from regauge.pathsum.lattice import Array
 
 @dataclass(frozen=True, eq=False)
 class ChainSample:
-    """paths (chains, steps, D, sites) after warm-up; `evaluations` of the action or its gradient per chain and kept step, all
-    counted but the warm-up; `accepted` the rate of acceptance (1 for slice samplers)."""
+    """paths (chains, steps, D, sites) after warm-up; `evaluations` of the action or its gradient per chain and kept
+    step, all counted but the warm-up; `accepted` the rate of acceptance (1 for slice samplers)."""
 
     sampler: str
     paths: Array = field(repr=False)
@@ -23,8 +23,8 @@ class ChainSample:
 
 @dataclass(frozen=True, eq=False)
 class WeightedSample:
-    """Independent paths (n, D, sites) with log weights (n,); `evaluations` of the action per path; `log_z` the log of the integral of
-    exp(-S) dq over all sites, with its error (the mean weight is unbiased)."""
+    """Independent paths (n, D, sites) with log weights (n,); `evaluations` of the action per path; `log_z` the log
+    of the integral of exp(-S) dq over all sites, with its error (the mean weight is unbiased)."""
 
     sampler: str
     paths: Array = field(repr=False)
@@ -104,7 +104,8 @@ def _slope(f: Callable[[Array], float], at: Array, i: int) -> float:
 
 
 def resample(sample: WeightedSample, number: int, rng: np.random.Generator) -> Array:
-    """`number` paths drawn with probability proportional to weight, evenly spaced (systematic resampling): (number, D, sites)."""
+    """`number` paths drawn with probability proportional to weight, evenly spaced (systematic resampling): (number,
+    D, sites)."""
     w = np.cumsum(statistics.normalised(sample.log_weights))
     at = (rng.random() + np.arange(number)) / number
     return sample.paths[np.minimum(np.searchsorted(w, at), len(w) - 1)]

@@ -1,8 +1,8 @@
 """Errors of averages: integrated autocorrelation time, effective sample size, R-hat, and the same for weighted samples.
 
-Series are (chains, steps). tau = 1/2 + sum of rho(t) over the window t < 5 tau (Sokal), ESS = chains * steps / (2 tau), and the
-standard error is the spread over sqrt(ESS). R-hat is the rank-normalised split version of Vehtari et al. (Bayesian Analysis 16,
-667 (2021)).
+Series are (chains, steps). tau = 1/2 + sum of rho(t) over the window t < 5 tau (Sokal), ESS = chains * steps / (2
+tau), and the standard error is the spread over sqrt(ESS). R-hat is the rank-normalised split version of Vehtari et
+al. (Bayesian Analysis 16, 667 (2021)).
 """
 
 import numpy as np
@@ -82,8 +82,9 @@ def weighted_error(log_weights: Array, values: Array) -> float:
 
 
 def tail_index(log_weights: Array) -> float:
-    """k of the generalised Pareto law of the largest weights (Vehtari et al., JMLR 25, 72 (2024)): above 0.7 the mean of the weights
-    converges too slowly for its error to be believed. Fit of Zhang and Stephens (Technometrics 51, 316 (2009))."""
+    """k of the generalised Pareto law of the largest weights (Vehtari et al., JMLR 25, 72 (2024)): above 0.7 the
+    mean of the weights converges too slowly for its error to be believed. Fit of Zhang and Stephens (Technometrics
+    51, 316 (2009))."""
     n = len(log_weights)
     count = int(min(0.2 * n, 3 * np.sqrt(n)))
     if count < 5:
@@ -95,7 +96,7 @@ def tail_index(log_weights: Array) -> float:
     excess = np.maximum(excess, 1e-300)
     grid = np.arange(1, 31 + int(np.sqrt(count)))
     quarter = excess[int(count / 4 + 0.5) - 1]
-    theta = 1 / excess[-1] + (1 - np.sqrt((len(grid) + 1) / (grid - 0.5))) / (3 * quarter)
+    theta = 1 / excess[-1] + (1 - np.sqrt(len(grid) / (grid - 0.5))) / (3 * quarter)
     k = np.log1p(-theta[:, None] * excess).mean(1)
     fit = count * (np.log(-theta / k) - k - 1)
     best = float(normalised(fit) @ theta)

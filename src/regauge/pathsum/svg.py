@@ -1,4 +1,5 @@
-"""Line plots as one small SVG text: panels side by side, axes with round ticks, error bars. No dependency, no script."""
+"""Line plots as one small SVG text: panels side by side, axes with round ticks, error bars. No dependency, no
+script."""
 
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
@@ -68,7 +69,9 @@ def _panel(panel: Panel) -> str:
     out.append(f'<text x="{LEFT + inner_w / 2}" y="{TOP - 8}" text-anchor="middle">{escape(panel.title)}</text>')
     out.append(f'<text x="{LEFT + inner_w / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(panel.across)}</text>')
     middle = TOP + inner_h / 2
-    out.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(panel.up)}</text>')
+    out.append(
+        f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(panel.up)}</text>'
+    )
     for x in ticks(x0, x1):
         out.append(f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{x:.3g}</text>')
     for y in ticks(y0, y1):
@@ -76,7 +79,10 @@ def _panel(panel: Panel) -> str:
         out.append(f'<path d="M{LEFT},{py(y):.1f}h{inner_w}" stroke="#eee"/>')
     labels = [c for c in panel.curves if c.label]
     for i, c in enumerate(labels):
-        out.append(f'<text x="{WIDTH - RIGHT - 8}" y="{TOP + 16 + 14 * i}" text-anchor="end" fill="{c.colour}">{escape(c.label)}</text>')
+        out.append(
+            f'<text x="{WIDTH - RIGHT - 8}" y="{TOP + 16 + 14 * i}" text-anchor="end" fill="{c.colour}">'
+            f"{escape(c.label)}</text>"
+        )
     for c in panel.curves:
         points = [(px(float(x)), py(float(y))) for x, y in zip(c.x, c.y, strict=True)]
         if c.error is not None:

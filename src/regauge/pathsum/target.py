@@ -1,9 +1,11 @@
 """The law that samplers draw from, in network weights: U(theta) = S(Phi theta) + |P theta|^2 / 2.
 
-P projects on the weights that no path sees, so U's marginal over paths is exp(-S) exactly (`maps`): fixed gauge included.
+P projects on the weights that no path sees, so U's marginal over paths is exp(-S) exactly (`maps`): fixed gauge
+included.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +13,18 @@ from regauge.errors import InputError
 from regauge.pathsum.lattice import Array, Lattice, action, check_coordinates, force
 from regauge.pathsum.maps import LinearMap
 from regauge.pathsum.potential import Potential
+
+
+class Landscape(Protocol):
+    """What a gradient sampler needs: paths, energies and gradients of weights (n, D, weights), and starting points."""
+
+    def map(self, theta: Array, /) -> Array: ...
+
+    def energy(self, theta: Array) -> Array: ...
+
+    def gradient(self, theta: Array) -> Array: ...
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array: ...
 
 
 @dataclass(frozen=True, eq=False)

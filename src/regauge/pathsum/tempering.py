@@ -1,6 +1,7 @@
 """Bridges from the Gaussian reference to the target, for wells that a local chain does not leave:
-U_l = |theta|^2 / 2 + l * excess, 0 <= l <= 1. Parallel tempering swaps chains along l; annealed importance sampling (Neal, Stat.
-Comput. 11, 125 (2001)) walks up l once and returns independent weighted paths. Moves are elliptical slices: nothing to tune.
+U_l = |theta|^2 / 2 + l * excess, 0 <= l <= 1. Parallel tempering swaps chains along l; annealed importance sampling
+(Neal, Stat. Comput. 11, 125 (2001)) walks up l once and returns independent weighted paths. Moves are elliptical
+slices: nothing to tune.
 """
 
 import numpy as np
@@ -13,8 +14,11 @@ from regauge.pathsum.sample import ChainSample, WeightedSample
 from regauge.pathsum.target import Target
 
 
-def ladder(target: Target, rng: np.random.Generator, efficiency: float = 0.7, paths: int = 512, most: int = 64) -> Array:
-    """Couplings 0 = l_0 < ... < 1 such that reweighting from each to the next keeps this efficiency, by a pilot walk."""
+def ladder(
+    target: Target, rng: np.random.Generator, efficiency: float = 0.7, paths: int = 512, most: int = 64
+) -> Array:
+    """Couplings 0 = l_0 < ... < 1 such that reweighting from each to the next keeps this efficiency, by a pilot
+    walk."""
     theta = target.draw(paths, rng)
     excess, at, rungs = target.excess(theta), 0.0, [0.0]
     while at < 1:
@@ -42,9 +46,15 @@ def ladder(target: Target, rng: np.random.Generator, efficiency: float = 0.7, pa
 
 
 def tempering(
-    target: Target, chains: int, steps: int, rng: np.random.Generator, rungs: Array | None = None, warmup: int | None = None
+    target: Target,
+    chains: int,
+    steps: int,
+    rng: np.random.Generator,
+    rungs: Array | None = None,
+    warmup: int | None = None,
 ) -> ChainSample:
-    """Parallel tempering: every step moves all rungs, draws the lowest anew, and swaps neighbours. Evaluations count all rungs."""
+    """Parallel tempering: every step moves all rungs, draws the lowest anew, and swaps neighbours. Evaluations count
+    all rungs."""
     if chains < 2 or steps < 4:
         raise InputError(f"tempering with {chains} chains of {steps} steps: errors need at least 2 of 4")
     rungs = ladder(target, rng) if rungs is None else rungs
@@ -88,7 +98,9 @@ def annealed(
     return WeightedSample("annealed importance", target.map(theta), log_weights + constant, used / n)
 
 
-def _move(target: Target, coupling: Array, theta: Array, excess: Array, rng: np.random.Generator):
+def _move(
+    target: Target, coupling: Array, theta: Array, excess: Array, rng: np.random.Generator
+) -> tuple[Array, Array, int]:
     scaled, last = coupling * excess, excess.copy()
 
     def tempered(tried: Array, chain: Array) -> Array:

@@ -25,8 +25,9 @@ class LatticeExact:
     """What a perfect sampler of this lattice finds.
 
     energy <V + x.V'/2> averaged over sites (for a field: of all of space); mean <x_d>, square <x_d^2> (D,); correlator
-    <x_d(0) x_d(t)> (D, sites/2 + 1), averaged over the start when periodic; log_z of the integral of exp(-S) over all sites; ground
-    and gap from the two largest eigenvalues of T; error between two grids, relative to 1 + |value|. A field has D = 1, averaged over space.
+    <x_d(0) x_d(t)> (D, sites/2 + 1), averaged over the start when periodic; log_z of the integral of exp(-S) over
+    all sites; ground and gap from the two largest eigenvalues of T; error between two grids, relative to 1 +
+    |value|. A field has D = 1, averaged over space.
     """
 
     energy: float
@@ -49,16 +50,23 @@ def lattice_exact(lattice: Lattice, v: Potential, tolerance: float = 1e-10) -> L
     found, error = agree(lambda k: _sums(time, value, virial, k), tolerance, repr(v.text), tries=5)
     energy, mean, square, correlator, log_z, ground, gap = found
     if len(lattice.axes) > 1:
-        mean, square, correlator = mean.mean(keepdims=True), square.mean(keepdims=True), correlator.mean(0, keepdims=True)
+        mean, square, correlator = (
+            mean.mean(keepdims=True),
+            square.mean(keepdims=True),
+            correlator.mean(0, keepdims=True),
+        )
     return LatticeExact(float(energy), mean, square, correlator, float(log_z), float(ground), float(gap), error)
 
 
 def _as_mechanics(lattice: Lattice, v: Potential) -> tuple[Lattice, Function, Function]:
-    """(path lattice, V, V + x.V'/2): a field on a few points of space is as many coordinates, its spatial links part of V."""
+    """(path lattice, V, V + x.V'/2): a field on a few points of space is as many coordinates, its spatial links part
+    of V."""
     if len(lattice.axes) == 1:
         return lattice, v, lambda x: v(x) + 0.5 * (x * v.gradient(x)).sum(-2)
     if lattice.dim != 1:
-        raise InputError("exact sums for several fields are not here: give one field, or one axis with several coordinates")
+        raise InputError(
+            "exact sums for several fields are not here: give one field, or one axis with several coordinates"
+        )
     space, mass = Lattice(lattice.axes[1:]), lattice.masses[0]
     cell, waves = space.volume, space.modes()
     stiffness = (waves * space.rates() * mass) @ waves.T
@@ -85,12 +93,15 @@ def _sums(lattice: Lattice, value: Function, virial: Function, level: int) -> tu
     counts = [max(fewest, (b - a) / (fine * math.sqrt(eps / w))) for a, b, w in zip(low, high, masses, strict=True)]
     if math.prod(counts) > LARGEST:
         raise InputError(
-            f"transfer matrix of {math.prod(counts):.0f} grid points, above {LARGEST}: take fewer sites in time (a step is "
+            f"transfer matrix of {math.prod(counts):.0f} grid points, above {LARGEST}: take fewer sites in time "
+            f"(a step is "
             f"{eps:.3g} now), or fewer coordinates"
         )
     grids = [np.linspace(a, b, int(n) + 1) for a, b, n in zip(low, high, counts, strict=True)]
     x = points(grids)
-    step = Step(np.exp(-0.5 * eps * (value(x) - bottom)), tuple(_free(g, w, eps) for g, w in zip(grids, masses, strict=True)))
+    step = Step(
+        np.exp(-0.5 * eps * (value(x) - bottom)), tuple(_free(g, w, eps) for g, w in zip(grids, masses, strict=True))
+    )
     lam, states = step.largest(m if lattice.time.ends == "periodic" else 1)
     sums = _periodic if lattice.time.ends == "periodic" else _open
     *averages, log_z = sums(step, lam, states, x, virial(x), m)
@@ -165,4 +176,10 @@ def _open(step: Step, lam: Array, states: Array, x: Array, virial: Array, m: int
             series.append((first * row) @ ahead[m - 1 - t] / total)
             first = step(first[:, None])[:, 0] / lam[0]
         correlator.append(series)
-    return virial @ density, x @ density, x**2 @ density, np.array(correlator), (m - 1) * math.log(lam[0]) + math.log(total)
+    return (
+        virial @ density,
+        x @ density,
+        x**2 @ density,
+        np.array(correlator),
+        (m - 1) * math.log(lam[0]) + math.log(total),
+    )

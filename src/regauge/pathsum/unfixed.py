@@ -1,7 +1,8 @@
 """What it costs not to fix the gauge: every weight split as xi = a exp(l), the scale redundancy of a homogeneous unit.
 
-The law of xi, and so of paths, is unchanged: the redundant scales l get a density N(0, sigma^2), and the split brings the
-Faddeev-Popov factor exp(l) for each weight (da = exp(-l) dxi). Only the sampler sees the difference, a funnel.
+The law of xi, and so of paths, is unchanged: the redundant scales l get a density N(0, sigma^2), and the split
+brings the Faddeev-Popov factor exp(l) for each weight (da = exp(-l) dxi). Only the sampler sees the difference, a
+funnel.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ class Unfixed:
 
     def __post_init__(self) -> None:
         if not self.sigma > 0:
-            raise InputError(f"unfixed target with sigma {self.sigma}: it must be positive, or the sum over scales diverges")
+            raise InputError(
+                f"unfixed target with sigma {self.sigma}: it must be positive, or the sum over scales diverges"
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,7 +57,8 @@ class Unfixed:
 
 @dataclass(frozen=True)
 class Cost:
-    """Gradient evaluations per independent sample of <x^2> (`sigma` 0: gauge fixed), the estimate itself and its R-hat."""
+    """Gradient evaluations per independent sample of <x^2> (`sigma` 0: gauge fixed), the estimate itself and its
+    R-hat."""
 
     sigma: float
     evaluations: float
@@ -66,10 +70,13 @@ class Cost:
 def cost_of_not_fixing(
     target: Target, sigmas: tuple[float, ...], rng: np.random.Generator, chains: int = 16, steps: int = 300
 ) -> list[Cost]:
-    """HMC with the gauge fixed (first) and with scales of these widths left free, same trajectories, each with its own tuned step."""
+    """HMC with the gauge fixed (first) and with scales of these widths left free, same trajectories, each with its
+    own tuned step."""
     found = []
     for sigma in (0.0, *sigmas):
         run = hmc(Unfixed(target, sigma) if sigma else target, chains, steps, rng)
         square = average(run, (run.paths**2).mean((-2, -1)))
-        found.append(Cost(sigma, run.evaluations * chains * steps / square.size, square.value, square.error, square.r_hat))
+        found.append(
+            Cost(sigma, run.evaluations * chains * steps / square.size, square.value, square.error, square.r_hat)
+        )
     return found

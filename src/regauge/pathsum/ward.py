@@ -1,6 +1,7 @@
 """Identities that hold exactly in the path sum, and by which a sampler or a measure that is wrong gives itself away.
 
-- Schwinger-Dyson: <f(q) dS/dq_k> = <df/dq_k>; here with f = q_k summed over sites: <q . S'> = number of path coordinates, and
+- Schwinger-Dyson: <f(q) dS/dq_k> = <df/dq_k>; here with f = q_k summed over sites: <q . S'> = number of path
+coordinates, and
   <S'> summed over sites = 0 (translation of the whole path: the zero mode).
 - Gauge fixing: the unseen weights P theta are exactly N(0, 1) and independent of every observable.
 - Redundancy: U changes along the kernel only through its gauge-fixing term: P grad S = 0.
@@ -15,8 +16,9 @@ from regauge.pathsum.target import Target
 
 
 def schwinger_dyson(lattice: Lattice, v: Potential, sample: Sample) -> dict[str, Average]:
-    """Averages that are exactly 0: "scaling" q.S'/(D sites) - 1, "translation" of each coordinate, mean over sites of S', and
-    "neighbour": <q_{k+1} dS/dq_k> along the flat order of sites, which is zero as the two are different variables."""
+    """Averages that are exactly 0: "scaling" q.S'/(D sites) - 1, "translation" of each coordinate, mean over sites
+    of S', and "neighbour": <q_{k+1} dS/dq_k> along the flat order of sites, which is zero as the two are different
+    variables."""
     q = sample.paths
     shape = q.shape[:-2]
     flat = q.reshape(-1, *q.shape[-2:])
