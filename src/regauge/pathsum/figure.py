@@ -6,7 +6,7 @@ optional extra).
 """
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from regauge.pathsum.observables import correlator, effective_mass
 from regauge.pathsum.sample import Average, WeightedSample, average, derived, resample
 from regauge.pathsum.solve import PathSum
 from regauge.pathsum.svg import Curve, Panel, svg
+from regauge.pathsum.unfixed import Cost
 
 PATHS = 8
 COLOURS = ("#3b6fb6", "#d1603d", "#4f9d69", "#8a5fb0", "#c09a2b", "#4aa3b5", "#b5527f", "#6b6b6b")
@@ -82,6 +83,13 @@ def panels(answer: PathSum, seed: int = 0) -> list[Panel]:
         curves.append(Curve(s.times, s.value, s.error, label="estimate", colour=COLOURS[0], marks=True))
         found.append(Panel(title, "t", label, curves))
     return found
+
+
+def cost_panel(costs: Sequence[Cost]) -> Panel:
+    """The price of gauge freedom: log10 of gradients per independent sample over the width of the free scales."""
+    widths, spent = np.array([c.sigma for c in costs]), np.array([c.evaluations for c in costs])
+    curves = [Curve(widths, np.log10(spent)), Curve(widths, np.log10(spent), marks=True)]
+    return Panel("the cost of not fixing the gauge", "sigma of the free scales", "log10 gradients per sample", curves)
 
 
 def _some_paths(answer: PathSum, seed: int) -> Array:

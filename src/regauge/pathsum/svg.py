@@ -37,7 +37,7 @@ def ticks(low: float, high: float, about: int = 5) -> Array:
     raw = (high - low) / about
     power = 10.0 ** np.floor(np.log10(raw))
     step = power * min((s for s in (1, 2, 5, 10) if s * power >= raw), default=10)
-    return np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step
+    return np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) * step + 0.0  # no minus zero
 
 
 def svg(panels: list[Panel], title: str = "") -> str:
