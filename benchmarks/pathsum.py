@@ -1,8 +1,9 @@
 """Path sums against public samplers on the same target in one run: python -m benchmarks.pathsum [--quick].
 
-Two potentials, beta 10, 64 sites. For each sampler: evaluations of the action (or of its gradient) per independent sample of
-<x^2> and of the mean position, seconds per effective sample of <x^2>, and the pull from the exact lattice value. Compilation
-of numpyro and the fit of the instanton prior are inside the seconds; warm-up is inside the seconds but not the evaluations.
+Two potentials, beta 10, 64 sites. For each sampler: evaluations of the action (or of its gradient) per independent
+sample of <x^2> and of the mean position, milliseconds per effective sample of <x^2>, and the pull from the exact
+lattice value. Compilation (numpyro) and the fit of the instanton prior are inside the time; warm-up is inside the time
+but not the evaluations.
 """
 
 import argparse
@@ -141,7 +142,8 @@ def show(row: Line) -> None:
     efficiency = "" if row.efficiency is None else f"{row.efficiency:.3f}"
     print(
         f"{row.potential:<16}{row.sampler:<25}{row.evaluations_square:>10.1f}{row.evaluations_mean:>10.1f}"
-        f"{1e3 * row.seconds_per_effective:>11.3f}{efficiency:>8}{row.square:>11.5f} +- {row.error:.5f}{row.pull:>7.1f}",
+        f"{1e3 * row.seconds_per_effective:>11.3f}{efficiency:>8}"
+        f"{row.square:>11.5f} +- {row.error:.5f}{row.pull:>7.1f}",
         flush=True,
     )
 

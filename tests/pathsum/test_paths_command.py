@@ -17,7 +17,8 @@ from regauge.pathsum.svg import Curve, Panel, svg, ticks
 
 APP = typer.Typer(pretty_exceptions_enable=False)
 APP.command()(paths)
-SMALL = ["--beta", "4", "--sites", "12", "--samples", "2000"]
+TINY = ["--beta", "4", "--sites", "12", "--samples", "2000"]
+SMALL = [*TINY, "--no-figure"]
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +102,31 @@ def test_the_command_prints_a_table():
         assert words in result.output
 
 
+def test_the_command_names_its_figure_and_overwrites_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("paths.svg", "paths-2.svg"):
+        result = CliRunner().invoke(APP, ["--potential", "x**2", *TINY, "--sampler", "elliptical"])
+        assert result.exit_code == 0 and f"figure: {name}" in result.output and "R-hat" in result.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["paths-2.svg", "paths.svg"]
+
+
+def test_the_free_energy_is_the_ground_state_at_low_temperature():
+    found = solve("x**2/2 + x**4", beta=12.0, sites=48, samples=4000)
+    row = next(row for row in found.rows if row.name == "free energy")
+    assert row.exact == pytest.approx(found.exact.ground, abs=1e-9) and abs(row.pull) < 4 and row.average.error < 0.002
+
+
 def test_the_command_writes_json_and_a_figure(tmp_path):
     out = tmp_path / "a.svg"
     result = CliRunner().invoke(
-        APP, ["-V", "x**4 + y**4 + x*y/3", *SMALL, "--json", "--out", str(out), "--mass", "1", "--mass", "2"]
+        APP, ["-V", "x**4 + y**4 + x*y/3", *TINY, "--json", "--out", str(out), "--mass", "1", "--mass", "2"]
     )
     assert result.exit_code == 0 and out.exists()
     plain = json.loads(result.output)
-    assert [row["name"].split(" (")[0] for row in plain["rows"]] == "energy|<x>|<x^2>|gap x|<y>|<y^2>|gap y".split("|")
-    assert all(abs(row["pull"]) < 4 for row in plain["rows"]) and plain["doubts"] == []
+    assert [
+        row["name"].split(" (")[0] for row in plain["rows"]
+    ] == "energy|free energy|<x>|<x^2>|gap x|<y>|<y^2>|gap y".split("|")
+    assert all(abs(row["pull"]) < 4 for row in plain["rows"]) and plain["doubts"] == [] and plain["figure"] == str(out)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,20 @@ def test_wrong_input_is_named_before_any_work(arguments, words):
 
 def test_a_doubtful_answer_fails_the_command():
     result = CliRunner().invoke(
-        APP, ["-V", "(x**2-6)**2/4", "--beta", "20", "--sites", "32", "--samples", "1300", "--sampler", "hmc"]
+        APP,
+        [
+            "-V",
+            "(x**2-6)**2/4",
+            "--beta",
+            "20",
+            "--sites",
+            "32",
+            "--samples",
+            "1300",
+            "--sampler",
+            "hmc",
+            "--no-figure",
+        ],
     )
     assert isinstance(result.exception, CheckError) and "cannot be trusted" in str(result.exception)
     assert "estimate" in result.output

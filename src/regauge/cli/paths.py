@@ -53,24 +53,36 @@ def paths(
     ends: Annotated[Ends, typer.Option("--ends", help="Closed paths (a trace), or free ends.")] = Ends.periodic,
     seed: Annotated[int, typer.Option("--seed", help="Of the random numbers.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also write a figure: .svg, or .html (needs plotly).", dir_okay=False)
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The figure: .svg, or .html (needs plotly).  [default: paths.svg, or the next free number]",
+            dir_okay=False,
+            show_default=False,
+        ),
     ] = None,
+    figure: Annotated[bool, typer.Option("--figure/--no-figure", help="Write a figure at all.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Let --out replace a file that stands.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Sum over the paths of a potential with network weights; compare with the exact value on the same lattice."""
-    from regauge.pathsum.figure import check_file, write_figure
+    from regauge.pathsum.figure import check_file, free_name, write_figure
     from regauge.pathsum.solve import solve
 
     if out is not None:
         check_file(out, force)
     answer = solve(potential, beta, sites, samples, sampler.value, seed, tuple(mass) if mass else None, ends.value)
+    file = (out or free_name(Path())) if figure else None
+    if file is not None:
+        write_figure(answer, file, force)
     if as_json:
-        typer.echo(json.dumps(plain(answer), indent=2, allow_nan=False))
+        typer.echo(
+            json.dumps(plain(answer) | {"figure": None if file is None else str(file)}, indent=2, allow_nan=False)
+        )
     else:
         show(answer)
-    if out is not None:
-        write_figure(answer, out, force)
+        if file is not None:
+            typer.echo(f"figure: {file}")
     if answer.doubts:
         raise CheckError("paths: the errors cannot be trusted: " + "; ".join(answer.doubts))
 
@@ -107,14 +119,25 @@ def plain(answer: PathSum) -> dict[str, Any]:
 
 def show(answer: PathSum) -> None:
     """The table on the terminal."""
+    from regauge.pathsum import ChainSample
+
     table = Table(title=Text(f"V = {answer.v.text}   ({answer.sample.sampler})"), title_justify="left")
-    for name in ("", "estimate", "error", "exact (lattice)", "pull", "ESS"):
+    chains = isinstance(answer.sample, ChainSample)
+    for name in ("", "estimate", "error", "exact", "pull", "ESS", *(["R-hat"] if chains else [])):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in answer.rows:
         exact = "" if row.exact is None else f"{row.exact:.8f}"
         pull = "" if row.pull is None else f"{row.pull:+.1f}"
         a = row.average
-        table.add_row(Text(row.name), f"{a.value:.6f}", f"{a.error:.6f}", exact, pull, f"{a.size:.0f}")
+        table.add_row(
+            Text(row.name),
+            f"{a.value:.6f}",
+            f"{a.error:.6f}",
+            exact,
+            pull,
+            f"{a.size:.0f}",
+            *([f"{a.r_hat:.3f}"] if chains else []),
+        )
     console = Console()
     console.print(table)
     for why in answer.missing:

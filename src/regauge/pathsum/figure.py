@@ -6,6 +6,7 @@ optional extra).
 """
 
 import importlib.util
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from regauge.errors import InputError
 from regauge.pathsum.lattice import Array
-from regauge.pathsum.observables import correlator, effective_mass
+from regauge.pathsum.observables import connected, correlator, effective_mass
 from regauge.pathsum.sample import Average, WeightedSample, average, derived, resample
 from regauge.pathsum.solve import PathSum
 from regauge.pathsum.svg import Curve, Panel, svg
@@ -44,8 +45,7 @@ def correlator_series(answer: PathSum, coordinate: int = 0) -> Series:
 
 def mass_series(answer: PathSum, coordinate: int = 0) -> Series:
     """The effective mass from three neighbouring times (periodic lattices), as far as noise leaves a solution."""
-    c = correlator(answer.lattice, answer.sample.paths)[..., coordinate, :]
-    flat = answer.sample.paths[..., coordinate, :].mean(-1)
+    c, flat = connected(answer.lattice, answer.sample, coordinate)
     eps, at, each, exact = answer.lattice.time.spacing, [], [], []
 
     def gap(x: Array) -> float:
@@ -111,6 +111,12 @@ def check_file(file: Path, force: bool = False) -> None:
         raise InputError(f"figure {file} exists: choose another name, or replace it with --force")
     if not file.parent.is_dir():
         raise InputError(f"figure {file}: the folder {file.parent} does not exist: make it first")
+
+
+def free_name(folder: Path, stem: str = "paths") -> Path:
+    """The first of paths.svg, paths-2.svg, ... that does not exist in `folder`."""
+    names = (folder / f"{stem}{'' if i == 1 else f'-{i}'}.svg" for i in itertools.count(1))
+    return next(file for file in names if not file.exists())
 
 
 def write_figure(answer: PathSum, file: Path, force: bool = False) -> None:

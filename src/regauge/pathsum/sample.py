@@ -96,7 +96,7 @@ def mean(sample: Sample, values: Array) -> Array:
 
 
 def _slope(f: Callable[[Array], float], at: Array, i: int) -> float:
-    h = 1e-5 * max(abs(float(at[i])), 1e-3)
+    h = 1e-5 * max(abs(float(at[i])), 1e-6)
     up, down = at.copy(), at.copy()
     up[i] += h
     down[i] -= h

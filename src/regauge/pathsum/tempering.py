@@ -84,7 +84,7 @@ def annealed(
     """Annealed importance sampling: n independent paths up the ladder with `moves` slices on each rung."""
     if n < 2 or moves < 1:
         raise InputError(f"annealing of {n} paths with {moves} moves: give at least 2 and 1")
-    rungs = ladder(target, rng) if rungs is None else rungs
+    rungs = ladder(target, rng, 0.85) if rungs is None else rungs
     theta = target.draw(n, rng)
     excess, log_weights, used = target.excess(theta), np.zeros(n), n
     for below, above in zip(rungs[:-1], rungs[1:], strict=True):

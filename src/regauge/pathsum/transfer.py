@@ -16,7 +16,7 @@ from regauge.pathsum.grid import Array, Function, agree, box, minimum, points
 from regauge.pathsum.lattice import Lattice, check_coordinates
 from regauge.pathsum.potential import Potential
 
-LARGEST = 12000
+LARGEST = {1: 2000}  # grid points; with several coordinates, 12000
 DENSE = 700
 
 
@@ -89,11 +89,12 @@ def _sums(lattice: Lattice, value: Function, virial: Function, level: int) -> tu
     bottom = float(value(minimum(value, lattice.dim)[:, None])[0])
     low, high = box(value, masses, bottom + 30.0 / (eps * m) + 3.0, 16.0 * 1.15**level)
     # the kernel's width must be resolved, and V too, so no coordinate gets fewer than `fewest` points
-    fine, fewest = 0.8 / 1.2**level, {1: 60}.get(lattice.dim, 22) * 1.2**level
+    fine, fewest = 0.8 / 1.2**level, 70 * 1.6**level if lattice.dim == 1 else 22 * 1.2**level
     counts = [max(fewest, (b - a) / (fine * math.sqrt(eps / w))) for a, b, w in zip(low, high, masses, strict=True)]
-    if math.prod(counts) > LARGEST:
+    most = LARGEST.get(lattice.dim, 12000)
+    if math.prod(counts) > most:
         raise InputError(
-            f"transfer matrix of {math.prod(counts):.0f} grid points, above {LARGEST}: take fewer sites in time "
+            f"transfer matrix of {math.prod(counts):.0f} grid points, above {most}: take fewer sites in time "
             f"(a step is "
             f"{eps:.3g} now), or fewer coordinates"
         )
@@ -134,7 +135,7 @@ class Step:
     def largest(self, steps: int) -> tuple[Array, Array]:
         """Eigenvalues, falling, and states: all that matter to 1e-15 after steps/2 applications."""
         size = len(self.half)
-        if size <= DENSE:
+        if size <= DENSE or len(self.free) == 1:
             lam, states = np.linalg.eigh(self(np.eye(size)))
         else:
             operator = LinearOperator((size, size), matvec=lambda s: self(s[:, None])[:, 0], matmat=self, dtype=float)
@@ -143,7 +144,9 @@ class Step:
                 if (lam.min() / lam.max()) ** (steps / 2) < 1e-15:
                     break
         order = np.argsort(lam)[::-1]
-        order = order[(lam[order] / lam.max()) ** max(steps / 2, 1) > 1e-18]
+        matter = np.maximum(lam[order] / lam.max(), 0) ** max(steps / 2, 1) > 1e-18
+        matter[:2] = True  # the gap is asked for even where it does not matter
+        order = order[matter]
         return lam[order], states[:, order]
 
 
