@@ -1,0 +1,109 @@
+"""The survey: what regauge makes of every architecture that can be built.
+
+    python benchmarks/survey.py                         # all kinds, both proofs; resumes where it stopped
+    python benchmarks/survey.py --kind causal --only llama gpt2 --again
+    python benchmarks/survey.py --page                  # only write docs/survey.md from the records
+
+Records are one JSON file for each subject under ``benchmarks/survey_records``; the page is made from them and never
+edited. A record is reused unless ``--again`` is given or it lacks a stage that is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from survey_parts.examine import examine
+from survey_parts.page import write_page
+from survey_parts.workers import run_all
+
+HERE = Path(__file__).parent
+KINDS = ("causal", "other", "plain")
+
+
+def main() -> int:
+    options = parse()
+    records, page = Path(options.records), Path(options.docs)
+    if not options.page:
+        for kind in options.kind:
+            survey(kind, options, records)
+    write_page(load(records), page)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--only", nargs="*", help="names of subjects")
+    parser.add_argument("--stages", nargs="+", choices=("trace", "infer", "tight"), default=["trace", "infer", "tight"])
+    parser.add_argument("--again", action="store_true", help="do not reuse records")
+    parser.add_argument("--failed", action="store_true", help="redo records that hold an error or are unsound")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for each subject")
+    parser.add_argument("--records", default=str(HERE / "survey_records"))
+    parser.add_argument("--docs", default=str(HERE.parent / "docs" / "survey.md"))
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    return parser.parse_args()
+
+
+def survey(kind: str, options: argparse.Namespace, records: Path) -> None:
+    """Examine the subjects of one kind that have no record yet, and write each record as it comes."""
+    folder = records / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [n for n in subjects(kind) if not options.only or n in options.only]
+    wanted = [n for n in names if options.again or stale(folder / f"{n}.json", options)]
+    job = functools.partial(_job, kind, frozenset(options.stages))
+    for done, (name, record) in enumerate(run_all(job, wanted, options.jobs, options.limit), 1):
+        (folder / f"{name}.json").write_text(json.dumps({"name": name, "kind": kind} | record, indent=1) + "\n")
+        print(f"{done}/{len(wanted)} {kind} {name}: {summary(record)}", flush=True)
+
+
+def stale(path: Path, options: argparse.Namespace) -> bool:
+    if not path.exists():
+        return True
+    record = json.loads(path.read_text())
+    if "error" in record or record.get("sound") is False:
+        return bool(options.failed)
+    shows = {"trace": "nodes", "infer": "dim", "tight": "tight"}
+    return any(shows[s] not in record for s in options.stages)
+
+
+def _job(kind: str, stages: frozenset[str], name: str) -> dict[str, Any]:
+    return examine(kind, name, stages)
+
+
+def subjects(kind: str) -> list[str]:
+    if kind == "causal":
+        from survey_parts.build import causal_types
+
+        return list(causal_types())
+    if kind == "other":
+        from survey_parts.others import other_types
+
+        return list(other_types())
+    from survey_parts.plain import plain_modules
+
+    return list(plain_modules())
+
+
+def summary(record: dict[str, Any]) -> str:
+    if "error" in record:
+        return f"{record.get('stage', record.get('kind'))}: {record['error'][:160]!r}"
+    words = [f"{record.get('nodes')} nodes"]
+    if "dim" in record:
+        words.append(f"dim {record['dim']}, unsoundness {record['unsoundness']:.0e}")
+    if record.get("tight") is not None:
+        words.append("tight" if record["tight"] else f"gap {record['gap']}")
+    return ", ".join(words)
+
+
+def load(records: Path) -> list[dict[str, Any]]:
+    return [json.loads(p.read_text()) for kind in KINDS for p in sorted((records / kind).glob("*.json"))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

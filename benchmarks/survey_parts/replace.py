@@ -1,0 +1,93 @@
+"""Replacements from outside for the few pieces of library code that cannot be built or traced as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+DRAFTS = (
+    "transformers.models.gemma4.configuration_gemma4.Gemma4TextConfig",
+    "transformers.models.gemma4_unified.configuration_gemma4_unified.Gemma4UnifiedTextConfig",
+)
+BUDGETED = "transformers.models.qwen4_exp.modeling_qwen4_exp.Qwen4ExpTextQSAIndexer"
+
+
+@contextlib.contextmanager
+def repaired() -> Iterator[None]:
+    """Draft models, all of whose layers read another model's keys and values: their own sharing check forbids them."""
+    with contextlib.ExitStack() as stack:
+        for path in DRAFTS:
+            cls = find(path)
+            modes = property(_sharing(cls.kv_sharing_modes.fget))
+            stack.enter_context(mock.patch.object(cls, "kv_sharing_modes", modes))
+        yield
+
+
+@contextlib.contextmanager
+def traceable() -> Iterator[None]:
+    """Loops over data, replaced by equivalents: expert dispatch becomes dense, and a sparse indexer whose budget
+    exceeds the sequence returns every visible token, as it would."""
+    with contextlib.ExitStack() as stack:
+        for path, forward in REPLACED.items():
+            stack.enter_context(mock.patch.object(find(path), "forward", forward))
+        yield
+
+
+def select_all_visible(indexer: Any, hidden: Tensor, positions: Any, attention_mask: Tensor, cache: Any) -> Tensor:
+    if indexer.token_budget < hidden.shape[1]:
+        raise ValueError(f"the budget of {indexer.token_budget} tokens is below the sequence of {hidden.shape[1]}")
+    return attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
+
+
+def dense_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """Every expert on every token (t), weighted by its router's weight or zero; experts beyond those with weights
+    return their input."""
+    routed = experts.num_routed_experts
+    share = spread(chosen, weights, experts.total_experts)
+    gate, up = torch.einsum("td,efd->tef", hidden, experts.gate_up_proj[:routed]).chunk(2, dim=-1)
+    out = torch.einsum("tef,edf->ted", experts.act_fn(gate) * up, experts.down_proj)
+    return torch.einsum("ted,te->td", out, share[:, :routed]) + hidden * share[:, routed:].sum(-1, keepdim=True)
+
+
+def dense_glu_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The same for experts stored as rows of three flat matrices."""
+    tokens = hidden.reshape(-1, experts.hidden_size)
+    share = spread(chosen, weights, experts.num_experts)
+    gate, up, down = (
+        w.view(experts.num_experts, experts.ffn_hidden_size, experts.hidden_size)
+        for w in (experts.mlp.w1, experts.mlp.v1, experts.mlp.w2)
+    )
+    inner = experts.mlp.activation_fn(torch.einsum("td,efd->tef", tokens, gate))
+    inner = inner * torch.einsum("td,efd->tef", tokens, up)
+    return torch.einsum("tef,efd,te->td", inner, down, share).view(hidden.shape)
+
+
+def spread(chosen: Tensor, weights: Tensor, experts: int) -> Tensor:
+    """Router weights (t, k) of chosen experts as a table (t, experts) with zeros elsewhere."""
+    return weights.new_zeros(weights.shape[0], experts).scatter(1, chosen, weights)
+
+
+def _sharing(original: Callable[[Any], list[str | None]]) -> Callable[[Any], list[str | None]]:
+    def modes(config: Any) -> list[str | None]:
+        layers = config.num_hidden_layers
+        return ["reuse"] * layers if config.num_kv_shared_layers == layers else original(config)
+
+    return modes
+
+
+def find(path: str) -> Any:
+    module, name = path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
+
+
+REPLACED = {
+    BUDGETED: select_all_visible,
+    "transformers.models.longcat_flash.modeling_longcat_flash.LongcatFlashExperts": dense_experts,
+    "transformers.models.dbrx.modeling_dbrx.DbrxExperts": dense_glu_experts,
+}

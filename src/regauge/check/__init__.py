@@ -1,0 +1,5 @@
+"""The two-sided proof: sound (the function does not change) and tight (nothing is missed)."""
+
+from regauge.check.tight import Tightness, tight
+
+__all__ = ["Tightness", "tight"]

@@ -1,0 +1,1 @@
+"""The core graph: what a model computes, in a dozen operations."""

@@ -1,0 +1,281 @@
+"""Brings a lowered graph to one form, whichever way the model was written.
+
+sum(x * y) becomes a contraction, x - mean(x) a centring, an invertible function of one parameter a chart on it, and a
+detour that is linear with coefficients free of parameters (rotary positions) one `Mix`. The function does not change.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from regauge.graph.build import Builder, subgraph
+from regauge.graph.ir import (
+    Add,
+    Along,
+    Chart,
+    Concat,
+    Einsum,
+    Free,
+    Graph,
+    Mix,
+    Param,
+    Pointwise,
+    Reshape,
+    Slice,
+    Value,
+    evaluate,
+)
+
+REACH = 48  # values that a detour may hold
+
+
+def canonical(graph: Graph) -> Graph:
+    graph = _rewrite(graph, _Simplify)
+    return _rewrite(graph, _Detours)
+
+
+class _Rewriter:
+    """Rebuilds a graph value by value; `visit` may return another value than the copy."""
+
+    def __init__(self, graph: Graph, builder: Builder) -> None:
+        self.graph = graph
+        self.b = builder
+        self.users = graph.consumers()
+        self.observed = {v.id for v in (*graph.outputs, *graph.followers)}
+        self.new: dict[int, Value] = {}
+
+    def single(self, v: Value) -> bool:
+        return len(self.users[v.id]) == 1 and v.id not in self.observed
+
+    def copy(self, v: Value) -> Value:
+        return self.b._make(v.op, tuple(self.new[a.id] for a in v.args), v.shape, v.learned, v.data)
+
+    def visit(self, v: Value) -> Value:
+        return self.copy(v)
+
+
+def _rewrite(graph: Graph, kind: type[_Rewriter]) -> Graph:
+    b = Builder()
+    rewriter = kind(graph, b)
+    for v in graph.values:
+        b.source = v.source
+        rewriter.new[v.id] = rewriter.visit(v)
+    outputs = [rewriter.new[v.id] for v in graph.outputs]
+    return subgraph(b.values, outputs, [rewriter.new[v.id] for v in graph.followers])
+
+
+class _Simplify(_Rewriter):
+    def visit(self, v: Value) -> Value:
+        match v.op:
+            case Einsum() if any(not a.learned and _is_zero(a) for a in v.args):
+                return self.b.zeros(v.shape)
+            case Einsum((_,), _):
+                return self._contraction(v) or self.copy(v)
+            case Slice() if isinstance(v.args[0].op, Param):
+                return self._rows(v) or self.copy(v)
+            case Add():
+                return self._centring(v) or self._chart(v) or self.copy(v)
+            case Pointwise(name="aten.exp.default"):
+                return self._chart(v) or self.copy(v)
+        return self.copy(v)
+
+    def _rows(self, v: Value) -> Value | None:
+        """The part of a table that an input of this length reads: a selection, so that the whole table moves together."""
+        (x,) = v.args
+        assert isinstance(v.op, Slice)
+        if len(self.users[x.id]) != 1 or x.ndim < 2 or v.op.axis >= x.ndim - 1:
+            return None
+        n, start, count = x.shape[v.op.axis], v.op.start, v.shape[v.op.axis]
+        key = f"rows:{n}:{start}:{count}"
+        rows = self.b.free(key, (count, n), lambda: torch.eye(n)[start : start + count], total=(1, 1.0))
+        labels = list(range(x.ndim))
+        out = [100 if i == v.op.axis else i for i in labels]
+        return self.b.einsum([[100, v.op.axis], labels], out, rows, self.new[x.id])
+
+    def _contraction(self, v: Value) -> Value | None:
+        """sum over labels of a product that nothing else reads."""
+        (x,) = v.args
+        assert isinstance(v.op, Einsum)
+        (labels,) = v.op.ins
+        inner = x.op
+        if not isinstance(inner, Einsum) or len(inner.ins) != 2 or not self.single(x) or set(labels) <= set(v.op.out):
+            return None
+        rename = dict(zip(inner.out, labels, strict=True))
+        fresh = 10_000
+        for l in {l for i in inner.ins for l in i} - set(rename):
+            rename[l] = fresh = fresh + 1
+        ins = tuple(tuple(rename[l] for l in i) for i in inner.ins)
+        return self.b.op(Einsum(ins, v.op.out), [self.new[a.id] for a in x.args], v.shape)
+
+    def _centring(self, v: Value) -> Value | None:
+        """x - mean(x)."""
+        assert isinstance(v.op, Add)
+        if len(v.args) != 2 or v.op.ins[0] != v.op.out:
+            return None
+        x, m = v.args
+        factor = v.op.coefs[1] / v.op.coefs[0] if v.op.coefs[0] else 0.0
+        while True:
+            match m.op:
+                case Add((c,), (labels,), out) if labels == out:
+                    factor, m = factor * c, m.args[0]
+                case Reshape():
+                    m = m.args[0]
+                case _:
+                    break
+        if not isinstance(m.op, Einsum) or len(m.args) != 1 or m.args[0] is not x:
+            return None
+        axes = [i for i, l in enumerate(m.op.ins[0]) if l not in m.op.out]
+        kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        if not axes or tuple(v.args[1].shape) != kept or abs(factor * prod(x.shape[a] for a in axes) + 1.0) > 1e-9:
+            return None
+        from regauge.rules.norm import centre
+
+        return self.b.scale(centre(self.b, self.new[x.id], axes), v.op.coefs[0])
+
+    def _chart(self, v: Value) -> Value | None:
+        """An invertible function of a parameter that nothing else reads."""
+        leaves = [a for a in v.args if isinstance(a.op, Param)]
+        if len(leaves) != 1 or v.shape != leaves[0].shape or not self.single(leaves[0]):
+            return None
+        leaf = self.new[leaves[0].id]
+        assert isinstance(leaf.op, Param)
+        if leaf.op.statistic:
+            return None
+        match v.op:
+            case Pointwise():
+                steps: tuple[tuple[str, float], ...] = (("exp", 0.0),)
+            case Add(coefs) if len(v.args) == 2:
+                i = v.args.index(leaves[0])
+                shift = _number(v.args[1 - i])
+                if shift is None or shift == 0 or coefs[i] == 0:
+                    return None
+                steps = (("mul", coefs[i]), ("add", shift * coefs[1 - i]))
+            case _:
+                return None
+        chart = Chart((*leaf.op.chart.steps, *steps))
+        op = Param(leaf.op.name, chart, leaf.op.statistic)
+        return self.b._make(op, (), leaf.shape, learned=True, data=False)
+
+
+def _number(v: Value) -> float | None:
+    if not isinstance(v.op, Free) or v.numel != 1 or v.data:
+        return None
+    return float(v.op.thunk().flatten()[0])
+
+
+class _Detours(_Rewriter):
+    """From a value and back to its shape, linearly and without parameters."""
+
+    def __init__(self, graph: Graph, builder: Builder) -> None:
+        super().__init__(graph, builder)
+        self.cache: dict[object, tuple[int, Tensor, str] | None] = {}
+
+    def visit(self, v: Value) -> Value:
+        parts = v.args[0] if isinstance(v.op, Reshape) and isinstance(v.args[0].op, Concat) else v
+        joins = isinstance(parts.op, Add | Concat) and sum(a.learned for a in parts.args) > 1
+        if joins:
+            new_v = Value(-1, v.op, tuple(self.new[a.id] for a in v.args), v.shape, True, v.data)
+            found = self._detour(new_v)
+            if found is not None:
+                x, axis, matrix, key = found
+                return self.b.mix(x, axis, matrix, key)
+        return self.copy(v)
+
+    def _detour(self, v: Value) -> tuple[Value, int, Tensor, str] | None:
+        region: list[Value] = [v]
+        frontier: dict[int, Value] = {}
+        for a in linear_args(v) or ():
+            frontier[a.id] = a
+        while frontier and len(region) < REACH:
+            last = max(frontier)
+            if len(frontier) == 1 and frontier[last].shape == v.shape:
+                root = frontier[last]
+                if len(region) < 3 and not any(isinstance(r.op, Concat) for r in region):
+                    return None  # x + x, x + c x: already one label to the passes
+                return self._probe(v, root, region)
+            node = frontier.pop(last)
+            args = linear_args(node)
+            if not args:
+                return None
+            region.append(node)
+            for a in args:
+                frontier[a.id] = a
+        return None
+
+    def _probe(self, v: Value, root: Value, region: list[Value]) -> tuple[Value, int, Tensor, str] | None:
+        order = sorted(region, key=lambda r: r.id if r is not v else 1 << 60)
+        index = {root.id: 0} | {r.id: i + 1 for i, r in enumerate(order)}
+        key = (root.shape, tuple((r.op, tuple(index.get(a.id, ("free", a.id)) for a in r.args)) for r in order))
+        if key not in self.cache:
+            try:
+                found = probe(root, order)
+                self.cache[key] = found and (*found, f"detour {len(self.cache)}")
+            except (KeyError, RuntimeError):
+                self.cache[key] = None
+        found = self.cache[key]
+        return None if found is None else (root, *found)
+
+
+def linear_args(v: Value) -> list[Value] | None:
+    """The operands that v is linear in with coefficients free of parameters; None if it is not of that kind."""
+    learned = [a for a in v.args if a.learned]
+    match v.op:
+        case Add() | Concat():
+            return learned if len(learned) == len(v.args) or all(_is_zero(a) for a in v.args if not a.learned) else None
+        case Einsum():
+            return learned if len(learned) == 1 else None
+        case Reshape() | Slice() | Mix():
+            return learned
+        case Along(linear=True) | Pointwise(linear=True):
+            return learned
+    return None
+
+
+def _is_zero(v: Value) -> bool:
+    try:
+        return isinstance(v.op, Free) and not v.data and v.numel < 1 << 20 and not bool(v.op.thunk().any())
+    except KeyError:
+        return False
+
+
+def probe(root: Value, order: list[Value]) -> tuple[int, Tensor] | None:
+    """The matrices of a linear detour that mixes one axis, found by running it on a basis; None if it is not of that kind."""
+    generator = torch.Generator().manual_seed(0)
+    shape = root.shape
+
+    def through(x: Tensor) -> Tensor:
+        values = {root.id: x}
+        for r in order:
+            args = [values[a.id] if a.learned else a.op.thunk() for a in r.args]  # type: ignore[union-attr]
+            args = [a.double() if a.is_floating_point() else a for a in args]
+            values[r.id] = evaluate(r.op, args, r.shape)
+        return values[order[-1].id]
+
+    mixed: set[int] = set()
+    for _ in range(6):
+        where = [int(torch.randint(0, n, (), generator=generator)) for n in shape]
+        x = torch.zeros(shape, dtype=torch.float64)
+        x[tuple(where)] = 1.0
+        hit = through(x).nonzero()
+        mixed |= {a for a in range(len(shape)) if len(hit) and bool((hit[:, a] != where[a]).any())}
+    if len(mixed) != 1:
+        return None
+    axis = mixed.pop()
+    n = shape[axis]
+    columns = []
+    for j in range(n):
+        x = torch.zeros(shape, dtype=torch.float64)
+        x.select(axis, j).fill_(1.0)
+        columns.append(torch.movedim(through(x), axis, -1))
+    matrix = torch.stack(columns, -1)
+    for a in range(matrix.ndim - 2):
+        if bool((matrix == matrix.narrow(a, 0, 1)).all()):
+            matrix = matrix.narrow(a, 0, 1)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    y = torch.movedim((matrix @ torch.movedim(x, axis, -1).unsqueeze(-1)).squeeze(-1), -1, axis)
+    if (y - through(x)).abs().max() > 1e-9 * (1.0 + y.abs().max()):
+        return None
+    return axis, matrix

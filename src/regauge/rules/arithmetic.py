@@ -1,0 +1,159 @@
+"""Sums, products and choices of tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regauge.graph.build import Builder
+from regauge.graph.ir import Value
+from regauge.rules.pointwise import keyed
+from regauge.rules.registry import rule
+
+aten = torch.ops.aten
+Operand = Value | float
+
+
+def is_number(x: Any) -> bool:
+    return isinstance(x, int | float | bool)
+
+
+def plus(b: Builder, x: Operand, y: Operand, cx: float = 1.0, cy: float = 1.0) -> Value:
+    """cx * x + cy * y, where either may be a number."""
+    if is_number(x):
+        x, cx = b.constant(float(x) * cx), 1.0  # type: ignore[arg-type]
+    if is_number(y):
+        if y == 0:
+            return b.scale(x, cx)  # type: ignore[arg-type]
+        y, cy = b.constant(float(y) * cy), 1.0  # type: ignore[arg-type]
+    return b.add([x, y], [cx, cy])  # type: ignore[list-item]
+
+
+@rule("aten.add.Tensor", "aten.add.Scalar", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
+def add(b: Builder, x: Operand, y: Operand, alpha: float = 1.0) -> Value:
+    return plus(b, x, y, 1.0, alpha)
+
+
+@rule("aten.sub.Tensor", "aten.sub.Scalar", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), 1.0)])
+def subtract(b: Builder, x: Operand, y: Operand, alpha: float = 1.0) -> Value:
+    return plus(b, x, y, 1.0, -alpha)
+
+
+@rule("aten.rsub.Scalar", "aten.rsub.Tensor", samples=lambda t: [(t(3, 5), 1.0)])
+def reverse_subtract(b: Builder, x: Operand, y: Operand, alpha: float = 1.0) -> Value:
+    return plus(b, y, x, 1.0, -alpha)
+
+
+@rule("aten.neg.default", samples=lambda t: [(t(3, 5),)])
+def negative(b: Builder, x: Value) -> Value:
+    return b.scale(x, -1.0)
+
+
+@rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
+def multiply(b: Builder, x: Operand, y: Operand) -> Value:
+    if is_number(y):
+        return b.scale(x, float(y)) if y != 0 else b.zeros(x.shape)  # type: ignore[arg-type,union-attr]
+    if is_number(x):
+        return multiply(b, y, x)
+    return b.mul(x, y)  # type: ignore[arg-type]
+
+
+@rule("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor", samples=lambda t: [(t(3, 5), t(3, 5).abs() + 1.0), (t(3, 5), 2.0)])
+def divide(b: Builder, x: Operand, y: Operand) -> Value:
+    if is_number(y):
+        return b.scale(x, 1.0 / float(y))  # type: ignore[arg-type]
+    inverse = b.pointwise("reciprocal", keyed("aten.reciprocal.default"), y, degree=-1, parity="odd")  # type: ignore[arg-type]
+    return multiply(b, x, inverse)
+
+
+@rule("aten.div.Tensor_mode", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.fmod.Scalar", "aten.floor_divide.default",
+      samples=lambda t: [])  # fmt: skip
+def divide_whole(b: Builder, x: Value, y: Operand, **kwargs: Any) -> Value:
+    """Results that jump: charge 0 on both sides."""
+    other = [y] if isinstance(y, Value) else []
+    rest = () if other else (y,)
+    mode = kwargs.get("rounding_mode")
+
+    def whole(*xs: Tensor) -> Tensor:
+        return torch.div(*xs, *rest, rounding_mode=mode)
+
+    return b.pointwise("divide_whole", whole, x, *other)
+
+
+@rule("aten.addcmul.default", samples=lambda t: [(t(3, 5), t(3, 5), t(5))])
+def addcmul(b: Builder, x: Value, y: Value, z: Value, value: float = 1.0) -> Value:
+    return b.add([x, b.mul(y, z)], [1.0, value])
+
+
+@rule("aten.addcdiv.default", samples=lambda t: [(t(3, 5), t(3, 5), t(5).abs() + 1.0)])
+def addcdiv(b: Builder, x: Value, y: Value, z: Value, value: float = 1.0) -> Value:
+    return b.add([x, divide(b, y, z)], [1.0, value])
+
+
+@rule("aten.lerp.Scalar", "aten.lerp.Tensor", samples=lambda t: [(t(3, 5), t(3, 5), t(5))])
+def lerp(b: Builder, x: Value, y: Value, weight: Operand) -> Value:
+    return b.add([x, multiply(b, weight, b.add([y, x], [1.0, -1.0]))])
+
+
+@rule("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", samples=lambda t: [(t(3, 5) > 0, t(3, 5), t(3, 5))])
+def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
+    if not is_number(y) and not y.learned and is_filled(y):  # type: ignore[union-attr]
+        y = float(y.op.thunk().flatten()[0])  # type: ignore[union-attr]
+    if not is_number(x) and not x.learned and is_filled(x):  # type: ignore[union-attr]
+        x = float(x.op.thunk().flatten()[0])  # type: ignore[union-attr]
+    if is_number(x) and is_number(y):
+        return b.pointwise("choose", lambda c: torch.where(c.bool(), x, y), condition)  # type: ignore[call-overload]
+    if is_number(y):
+        return _keep(b, condition, x, float(y), True)  # type: ignore[arg-type]
+    if is_number(x):
+        return _keep(b, condition, y, float(x), False)  # type: ignore[arg-type]
+    return b.pointwise(
+        "where", lambda c, x, y: torch.where(c.bool(), x, y), condition, x, y, degree=1, fixed=(0,), linear=not condition.learned  # type: ignore[arg-type]
+    )
+
+
+def is_filled(x: Value) -> bool:
+    """A constant with one value everywhere."""
+    if x.data or x.numel == 0 or x.numel > 1 << 22:
+        return False
+    try:
+        t = x.op.thunk()  # type: ignore[union-attr]
+    except (KeyError, RuntimeError):
+        return False
+    return bool((t == t.flatten()[0]).all())
+
+
+def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Value:
+    """x where the condition is `when`, else a constant: a product for 0, a dropped entry for very negative ones."""
+
+    def fn(c: Tensor, x: Tensor) -> Tensor:
+        c = c.bool() if when else ~c.bool()
+        return torch.where(c, x, torch.as_tensor(fill, dtype=x.dtype))
+
+    if fill == 0:
+        return b.pointwise("mask", fn, condition, x, degree=1, parity="odd", fixed=(0,), linear=not condition.learned)
+    name = "drop" if fill <= -1e4 else "fill"
+    return b.pointwise(name, fn, condition, x, fixed=(0,))
+
+
+@rule("aten.masked_fill.Scalar", "aten.masked_fill.Tensor", samples=lambda t: [(t(3, 5), t(3, 5) > 0, 0.0), (t(3, 5), t(5) > 0, -1e9)])
+def masked_fill(b: Builder, x: Value, mask: Value, value: Operand) -> Value:
+    return where(b, mask, value, x)
+
+
+@rule("aten.tril.default", samples=lambda t: [(t(3, 5),)])
+def tril(b: Builder, x: Value, diagonal: int = 0) -> Value:
+    return _band(b, x, lambda s: torch.ones(s).tril(diagonal))
+
+
+@rule("aten.triu.default", samples=lambda t: [(t(3, 5),)])
+def triu(b: Builder, x: Value, diagonal: int = 0) -> Value:
+    return _band(b, x, lambda s: torch.ones(s).triu(diagonal))
+
+
+def _band(b: Builder, x: Value, make: Any) -> Value:
+    shape = x.shape[-2:]
+    mask = b.free(f"band:{shape}:{make(shape).sum().item()}", shape, lambda: make(shape))
+    return _keep(b, mask, x, 0.0, True)

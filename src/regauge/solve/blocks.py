@@ -1,0 +1,517 @@
+"""Pass 1: cut every value into blocks, so that on a block each axis is a product of whole index sets.
+
+After it there are no views, slices or concatenations left to think about: a relation links leaves of blocks by labels.
+An axis that no parameter can share, or whose cuts have no common refinement, is *rigid*: one place, never transformed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from regauge.graph.ir import Along, Concat, Frozen, Graph, Mix, Op, Param, Reshape, Slice, Value, labels_of
+from regauge.solve.lattice import Clash, Lattice, meet, overlap, whole
+
+Axis = tuple[int, int]  # (value id, axis)
+INTO = 1 << 20  # added to the label of an axis on its way into an operation that mixes it
+Box = tuple[Lattice | None, ...]  # one lattice an axis; None: rigid
+
+
+@dataclass(frozen=True)
+class Group:
+    """Axes of two values that hold the same indices in row-major order, up to a shift: index(u) + shift = index(v)."""
+
+    axes_u: tuple[int, ...]
+    axes_v: tuple[int, ...]
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Pairing:
+    u: int
+    v: int
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A box of a value. leaves: (axis, size, stride) of every index set in it, in row-major order."""
+
+    id: int
+    value: Value
+    box: Box
+    leaves: tuple[tuple[int, int, int], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(n for _, n, _ in self.leaves)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A block in a relation, with the label of each of its leaves."""
+
+    block: Block
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One operation between blocks. touched: labels along which it acts as a whole (Along); plane: label of a rotated pair."""
+
+    op: Op
+    out: Term
+    ins: tuple[Term, ...]
+    touched: frozenset[int] = frozenset()
+    planes: frozenset[int] = frozenset()
+    fixed: frozenset[int] = frozenset()
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        return (*self.ins, self.out)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    graph: Graph
+    of: dict[int, tuple[Block, ...]]
+    relations: tuple[Relation, ...]
+    rigid: frozenset[Axis]
+
+    def is_rigid(self, block: Block, leaf: int) -> bool:
+        return (block.value.id, block.leaves[leaf][0]) in self.rigid
+
+    def all(self) -> Iterator[Block]:
+        for blocks in self.of.values():
+            yield from blocks
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What a Mix does along its axis: lattices, and which of them are rotated planes (with the stride of the pair)."""
+
+    lattices: tuple[Lattice, ...]
+    planes: dict[Lattice, int]
+    plain: frozenset[Lattice]
+
+
+def blocks(graph: Graph) -> Blocks:
+    segments = {v.id: segment(v.op.matrix) for v in graph.values if isinstance(v.op, Mix)}
+    pairings = [p for v in graph.values for p in _pairings(v)]
+    component = _components(graph, pairings)
+    frozen = {component[a] for a in _frozen(graph, segments) if a in component}
+    while True:
+        try:
+            return _Cutter(graph, pairings, segments, component, frozen).run()
+        except _Rigid as clash:
+            frozen |= {component[a] for a in clash.axes}
+
+
+class _Rigid(Exception):
+    def __init__(self, axes: list[Axis]) -> None:
+        self.axes = axes
+
+
+def _frozen(graph: Graph, segments: dict[int, Segments | None]) -> Iterator[Axis]:
+    for v in graph.values:
+        match v.op:
+            case Mix(axis) if segments[v.id] is None:
+                yield (v.id, axis)
+
+
+def _pairings(v: Value) -> Iterator[Pairing]:
+    named = _named(v.op)
+    if named is not None:
+        ins, out = named
+        terms = [*zip(v.args, ins, strict=True), (v, out)]
+        for i, (x, lx) in enumerate(terms):
+            for y, ly in terms[i + 1 :]:
+                shared = [l for l in lx if l in ly and x.shape[lx.index(l)] > 1]
+                if shared:
+                    yield Pairing(x.id, y.id, tuple(Group((lx.index(l),), (ly.index(l),)) for l in shared))
+        return
+    match v.op:
+        case Reshape():
+            yield Pairing(v.args[0].id, v.id, tuple(reshape_groups(v.args[0].shape, v.shape)))
+        case Slice(axis, start):
+            yield _along(v.args[0], v, axis, -start)
+        case Concat(axis):
+            at = 0
+            for x in v.args:
+                yield _along(x, v, axis, at)
+                at += x.shape[axis]
+        case Mix():
+            yield _along(v.args[0], v, -1, 0)
+
+
+def _named(op: Op) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]] | None:
+    """Labels of an operation; what goes into a mixing axis is not what comes out of it, so these are told apart."""
+    named = labels_of(op)
+    if named is None or not isinstance(op, Along) or op.equivariant:
+        return named
+    ins, out = named
+    return tuple(tuple(l + INTO if l in op.touched else l for l in labels) for labels in ins), out
+
+
+def _along(x: Value, v: Value, axis: int, shift: int) -> Pairing:
+    groups = [Group((i,), (i,), shift if i == axis else 0) for i in range(v.ndim) if v.shape[i] > 1 or i == axis]
+    return Pairing(x.id, v.id, tuple(groups))
+
+
+def reshape_groups(a: tuple[int, ...], b: tuple[int, ...]) -> Iterator[Group]:
+    """The smallest runs of axes with equal products."""
+    i = j = 0
+    while i < len(a) or j < len(b):
+        gi, gj = [], []
+        na = nb = 1
+        while True:
+            if na == nb and (gi or gj) and na > 1:
+                break
+            if na <= nb and i < len(a):
+                na *= a[i]
+                gi.append(i)
+                i += 1
+            elif j < len(b):
+                nb *= b[j]
+                gj.append(j)
+                j += 1
+            elif i < len(a):
+                na *= a[i]
+                gi.append(i)
+                i += 1
+            else:
+                break
+        gi, gj = [k for k in gi if a[k] > 1], [k for k in gj if b[k] > 1]
+        if gi and gj:
+            yield Group(tuple(gi), tuple(gj))
+
+
+def _components(graph: Graph, pairings: list[Pairing]) -> dict[Axis, int]:
+    """Axes that share cuts, directly or through others, one number each; only those that reach a parameter."""
+    index = {(v.id, i): k for k, (v, i) in enumerate((v, i) for v in graph.values for i in range(v.ndim))}
+    rows, cols = [], []
+    for p in pairings:
+        for g in p.groups:
+            first = index[(p.u, g.axes_u[0])]
+            for other in [*((p.u, a) for a in g.axes_u[1:]), *((p.v, a) for a in g.axes_v)]:
+                rows.append(first)
+                cols.append(index[other])
+    n = len(index)
+    from scipy.sparse import coo_matrix
+
+    _, label = connected_components(coo_matrix((np.ones(len(rows)), (rows, cols)), shape=(n, n)), directed=False)
+    live = {label[index[(v.id, i)]] for v in graph.values if isinstance(v.op, Param) for i in range(v.ndim)}
+    return {axis: int(label[k]) for axis, k in index.items() if label[k] in live}
+
+
+def segment(matrix: Tensor, tolerance: float = 1e-12) -> Segments | None:
+    """Cut the axis of a Mix by the connected components of its matrices: rotated pairs, and places kept apart."""
+    n = matrix.shape[-1]
+    m = matrix.reshape(-1, n, n)
+    scale = m.abs().max()
+    pattern = (m.abs() > tolerance * scale).any(0).numpy()
+    count, label = connected_components(pattern, directed=False)
+    members: dict[int, list[int]] = {}
+    for i, c in enumerate(label):
+        members.setdefault(int(c), []).append(i)
+    stride = np.zeros(n, dtype=np.int64)
+    for group in members.values():
+        if len(group) > 2:
+            return None
+        if len(group) == 2:
+            stride[group] = group[1] - group[0]
+    same = np.array([bool((m[:, i, i] == 1).all()) for i in range(n)])
+    lattices: list[Lattice] = []
+    planes: dict[Lattice, int] = {}
+    plain = []
+    i = 0
+    while i < n:
+        s = int(stride[i])
+        j = i
+        while j < n and stride[j] == s and (s or same[j] == same[i]):
+            j += 1
+        if s == 0:
+            lattice: Lattice = (i, ((j - i, 1),) if j - i > 1 else ())
+            if same[i]:
+                plain.append(lattice)
+        else:
+            if (j - i) % (2 * s):
+                return None
+            leaves = tuple(leaf for leaf in (((j - i) // (2 * s), 2 * s), (2, s), (s, 1)) if leaf[0] > 1)
+            lattice = (i, leaves)
+            low = [k for k in range(i, j) if ((k - i) // s) % 2 == 0]
+            if any(label[k] != label[k + s] for k in low) or not _rotations(m, low, s):
+                return None
+            planes[lattice] = s
+        lattices.append(lattice)
+        i = j
+    return Segments(tuple(lattices), planes, frozenset(plain))
+
+
+def _rotations(m: Tensor, low: list[int], s: int) -> bool:
+    """Every 2 x 2 part is a 1 + b J."""
+    high = [k + s for k in low]
+    error = (m[:, low, low] - m[:, high, high]).abs().max() + (m[:, low, high] + m[:, high, low]).abs().max()
+    return bool(error <= 1e-5 * m.abs().max())
+
+
+@dataclass
+class _Cutter:
+    graph: Graph
+    pairings: list[Pairing]
+    segments: dict[int, Segments | None]
+    component: dict[Axis, int]
+    frozen: set[int]
+    boxes: dict[int, list[Box]] = field(default_factory=dict)
+
+    def run(self) -> Blocks:
+        self.shape = {v.id: v.shape for v in self.graph.values}
+        for v in self.graph.values:
+            self.boxes[v.id] = [tuple(whole(n) if self._live(v.id, i) else None for i, n in enumerate(v.shape))]
+        touching: dict[int, list[int]] = {v.id: [] for v in self.graph.values}
+        for k, p in enumerate(self.pairings):
+            touching[p.u].append(k)
+            touching[p.v].append(k)
+        for v in self.graph.values:
+            if isinstance(v.op, Mix) and self._live(v.id, v.op.axis):
+                found = self.segments[v.id]
+                assert found is not None
+                self._impose(v.id, v.op.axis, found.lattices)
+        queue = list(range(len(self.pairings)))
+        waiting = set(queue)
+        while queue:
+            nxt: list[int] = []
+            for k in queue:
+                waiting.discard(k)
+                p = self.pairings[k]
+                for changed in self._agree(p):
+                    for other in touching[changed]:
+                        if other not in waiting:
+                            waiting.add(other)
+                            nxt.append(other)
+            queue = nxt
+        return self._finish()
+
+    def _live(self, value: int, axis: int) -> bool:
+        return self.shape[value][axis] == 1 or self.component.get((value, axis), -1) not in ({-1} | self.frozen)
+
+    def _impose(self, value: int, axis: int, lattices: tuple[Lattice, ...]) -> None:
+        old = self.boxes[value]
+        self.boxes[value] = [(*b[:axis], l, *b[axis + 1 :]) for b in old for l in lattices]
+
+    def flat(self, value: int, box: Box, axes: tuple[int, ...]) -> Lattice | None:
+        """The indices of a box over some axes, in row-major order."""
+        if len(axes) == 1:
+            return box[axes[0]]
+        offset, leaves, inner = 0, [], 1
+        for a in reversed(axes):
+            lattice = box[a]
+            if lattice is None:
+                return None
+            offset += lattice[0] * inner
+            leaves = [(n, s * inner) for n, s in lattice[1]] + leaves
+            inner *= self.shape[value][a]
+        return offset, tuple(leaves)
+
+    def _agree(self, p: Pairing) -> set[int]:
+        """Refine until blocks of u and v that overlap are equal on the shared axes."""
+        changed: set[int] = set()
+        again = True
+        while again:
+            again = False
+            for i, bu in enumerate(self.boxes[p.u]):
+                for j, bv in enumerate(self.boxes[p.v]):
+                    pairs = self._compare(p, bu, bv)
+                    if pairs is None:
+                        continue
+                    group, a, b = pairs
+                    try:
+                        parts_a, parts_b = meet(a, b)
+                        new_u = self._replace(p.u, bu, group.axes_u, parts_a, -group.shift)
+                        new_v = self._replace(p.v, bv, group.axes_v, parts_b, 0)
+                    except Clash:
+                        raise _Rigid([*((p.u, x) for x in group.axes_u), *((p.v, x) for x in group.axes_v)]) from None
+                    if new_u != [bu]:
+                        self.boxes[p.u][i : i + 1] = new_u
+                        changed.add(p.u)
+                    if p.u == p.v and new_u != [bu]:
+                        again = True
+                        break
+                    if new_v != [bv]:
+                        self.boxes[p.v][j : j + 1] = new_v
+                        changed.add(p.v)
+                    again = True
+                    break
+                if again:
+                    break
+        return changed
+
+    def _compare(self, p: Pairing, bu: Box, bv: Box) -> tuple[Group, Lattice, Lattice] | None:
+        """The first shared group on which two overlapping boxes differ; None if they agree or do not overlap."""
+        differ = None
+        for g in p.groups:
+            a, b = self.flat(p.u, bu, g.axes_u), self.flat(p.v, bv, g.axes_v)
+            if a is None or b is None:
+                whole = {self.shape[p.u][x] for x in g.axes_u}, {self.shape[p.v][x] for x in g.axes_v}
+                if (a is None) != (b is None) and {1} not in whole:
+                    raise _Rigid([*((p.u, x) for x in g.axes_u), *((p.v, x) for x in g.axes_v)])
+                continue
+            if g.shift:
+                a = (a[0] + g.shift, a[1])
+            if a == b:
+                continue
+            if not overlap(a, b):
+                return None
+            if differ is None:
+                differ = (g, a, b)
+        return differ
+
+    def _replace(self, value: int, box: Box, axes: tuple[int, ...], parts: tuple[Lattice, ...], shift: int) -> list[Box]:
+        out = []
+        for offset, leaves in parts:
+            new = list(box)
+            inner = prod(self.shape[value][a] for a in axes)
+            rest = offset + shift
+            remaining = list(leaves)
+            for a in axes:
+                n = self.shape[value][a]
+                inner //= n
+                digit, rest = divmod(rest, inner)
+                mine = []
+                while remaining and remaining[0][1] >= inner:
+                    m, s = remaining.pop(0)
+                    if s % inner:
+                        raise Clash
+                    mine.append((m, s // inner))
+                if digit + sum((m - 1) * s for m, s in mine) >= n:
+                    raise Clash
+                new[a] = (digit, tuple(mine))
+            if remaining:
+                raise Clash
+            out.append(tuple(new))
+        return out
+
+    def _finish(self) -> Blocks:
+        of: dict[int, tuple[Block, ...]] = {}
+        count = 0
+        for v in self.graph.values:
+            made = []
+            for box in self.boxes[v.id]:
+                leaves = tuple(leaf for a, l in enumerate(box) for leaf in self._leaves(v, a, l))
+                made.append(Block(count, v, box, leaves))
+                count += 1
+            of[v.id] = tuple(made)
+        rigid = frozenset((v.id, i) for v in self.graph.values for i in range(v.ndim) if not self._live(v.id, i))
+        relations = [r for v in self.graph.values for r in self._relations(v, of)]
+        return Blocks(self.graph, of, tuple(relations), rigid)
+
+    def _leaves(self, v: Value, axis: int, lattice: Lattice | None) -> list[tuple[int, int, int]]:
+        if lattice is None:
+            return [(axis, v.shape[axis], 1)] if v.shape[axis] > 1 else []
+        return [(axis, n, s) for n, s in lattice[1]]
+
+    def _relations(self, v: Value, of: dict[int, tuple[Block, ...]]) -> Iterator[Relation]:
+        named = _named(v.op)
+        if named is not None:
+            ins, out = named
+            touched = v.op.touched | {l + INTO for l in v.op.touched} if isinstance(v.op, Along) else frozenset()
+            for out_block in of[v.id]:
+                for ins_blocks, bound in self._join(v, ins, out, out_block, of):
+                    number: dict[tuple[int, int], int] = {}
+
+                    def term(block: Block, labels: tuple[int, ...], number: dict[tuple[int, int], int] = number) -> Term:
+                        seen: dict[int, int] = {}
+                        leaf = []
+                        for axis, _, _ in block.leaves:
+                            key = (labels[axis], seen.get(axis, 0))
+                            seen[axis] = key[1] + 1
+                            leaf.append(number.setdefault(key, len(number)))
+                        return Term(block, tuple(leaf))
+
+                    result = term(out_block, out)
+                    operands = tuple(term(b, l) for b, l in zip(ins_blocks, ins, strict=True))
+                    yield Relation(v.op, result, operands, frozenset(n for (l, _), n in number.items() if l in touched))
+            return
+        for x in dict.fromkeys(v.args):
+            for p in [p for p in _pairings(v) if p.u == x.id]:
+                for bu in of[x.id]:
+                    for bv in of[v.id]:
+                        if self._same(p, bu.box, bv.box):
+                            yield self._structural(v, p, bu, bv)
+        if isinstance(v.op, Frozen):
+            for out_block in of[v.id]:
+                ins_terms = tuple(Term(b, tuple(range(100 * i, 100 * i + len(b.leaves)))) for i, x in enumerate(v.args) for b in of[x.id])
+                yield Relation(v.op, Term(out_block, tuple(range(10_000, 10_000 + len(out_block.leaves)))), ins_terms)
+
+    def _same(self, p: Pairing, bu: Box, bv: Box) -> bool:
+        for g in p.groups:
+            a, b = self.flat(p.u, bu, g.axes_u), self.flat(p.v, bv, g.axes_v)
+            if a is not None and b is not None and (a[0] + g.shift, a[1]) != b:
+                return False
+        return True
+
+    def _structural(self, v: Value, p: Pairing, bu: Block, bv: Block) -> Relation:
+        labels_v = tuple(range(len(bv.leaves)))
+        at_v: dict[int, list[int]] = {}
+        for k, (a, _, _) in enumerate(bv.leaves):
+            at_v.setdefault(a, []).append(k)
+        labels_u: dict[int, list[int]] = {}
+        moved: set[int] = set()
+        for g in p.groups:
+            numbers = [k for a in g.axes_v for k in at_v.get(a, [])]
+            rigid = any(bv.box[a] is None for a in g.axes_v) or any(bu.box[a] is None for a in g.axes_u)
+            if rigid and (g.shift or len(g.axes_u) + len(g.axes_v) > 2 or self._resized(p, g)):
+                moved.update(numbers)
+                numbers = [1000 + i for i in range(sum(1 for x, _, _ in bu.leaves if x in g.axes_u))]
+                moved.update(numbers)
+            per_axis = {a: sum(1 for x, _, _ in bu.leaves if x == a) for a in g.axes_u}
+            for a in g.axes_u:
+                labels_u[a] = [numbers.pop(0) for _ in range(per_axis[a])]
+        flat_u = tuple(l for a in range(len(bu.box)) for l in labels_u.get(a, []))
+        planes, fixed = frozenset[int](), frozenset[int]()
+        if isinstance(v.op, Mix):
+            planes, fixed = self._mixed(v, bv)
+        return Relation(v.op, Term(bv, labels_v), (Term(bu, flat_u),), frozenset(moved), planes, fixed)
+
+    def _resized(self, p: Pairing, g: Group) -> bool:
+        return self.shape[p.u][g.axes_u[0]] != self.shape[p.v][g.axes_v[0]]
+
+    def _mixed(self, v: Value, block: Block) -> tuple[frozenset[int], frozenset[int]]:
+        """Labels of a rotated pair, and labels that a Mix tells apart."""
+        assert isinstance(v.op, Mix)
+        found = self.segments[v.id]
+        lattice = block.box[v.op.axis]
+        mine = [k for k, (a, _, _) in enumerate(block.leaves) if a == v.op.axis]
+        varying = v.op.matrix.shape
+        rest = [a for a in range(v.ndim) if a != v.op.axis]
+        fixed = [k for k, (a, _, _) in enumerate(block.leaves) if a != v.op.axis and varying[rest.index(a)] > 1]
+        if found is None or lattice is None:
+            return frozenset(), frozenset(fixed + mine)
+        home = next(l for l in found.lattices if overlap(l, lattice))
+        if home in found.plain:
+            return frozenset(), frozenset()
+        stride = found.planes.get(home, 0)
+        planes = [k for k in mine if block.leaves[k][2] == stride and block.leaves[k][1] == 2]
+        return frozenset(planes), frozenset(fixed + [k for k in mine if k not in planes])
+
+    def _join(
+        self, v: Value, ins: tuple[tuple[int, ...], ...], out: tuple[int, ...], out_block: Block, of: dict[int, tuple[Block, ...]]
+    ) -> Iterator[tuple[list[Block], dict[int, Lattice]]]:
+        """Every choice of operand blocks that agree with each other and with the result on all labels."""
+        start: dict[int, Lattice] = {l: out_block.box[i] or (0, ()) for i, l in enumerate(out)}
+
+        def extend(k: int, chosen: list[Block], bound: dict[int, Lattice]) -> Iterator[tuple[list[Block], dict[int, Lattice]]]:
+            if k == len(ins):
+                yield chosen, bound
+                return
+            for block in of[v.args[k].id]:
+                new = dict(bound)
+                if all(new.setdefault(l, block.box[i] or (0, ())) == (block.box[i] or (0, ())) for i, l in enumerate(ins[k])):
+                    yield from extend(k + 1, [*chosen, block], new)
+
+        yield from extend(0, [], start)

@@ -1,0 +1,182 @@
+"""A gauge as JSON: a summary, and the core graph without weights, from which the same gauge is read back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from regauge.errors import InputError
+from regauge.graph.ir import Add, Along, Chart, Concat, Einsum, Free, Frozen, Graph, Mix, Param, Pointwise, Reshape, Slice, Source, Value
+from regauge.rules.pointwise import keyed
+
+if TYPE_CHECKING:
+    from regauge.solve.gauge import Gauge
+
+SCHEMA = 1
+KEPT = 1 << 16  # entries of a constant that is stored by value
+PATTERN = 1 << 22
+
+
+def encode(gauge: Gauge) -> str:
+    plan = gauge.plan
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "dim": gauge.dim,
+            "observe": gauge.observe,
+            "frozen": list(gauge.frozen),
+            "terms": [{"label": t.label, "count": t.count, "each": t.each} for t in gauge.terms],
+            "bonds": [
+                {
+                    "name": b.name,
+                    "size": b.size,
+                    "group": str(b.group),
+                    "dim": b.dim,
+                    "touches": [{"parameter": t.parameter, "axis": t.axis, "side": t.side} for t in b.touches],
+                }
+                for b in gauge.bonds
+            ],
+            "aliases": {k: list(v) for k, v in plan.aliases.items() if k in plan.shapes},
+            "graph": _graph(plan.graph),
+        }
+    )
+
+
+def _graph(graph: Graph) -> dict[str, Any]:
+    number = {v.id: i for i, v in enumerate(graph.values)}
+    return {
+        "values": [
+            [_op(v), [number[a.id] for a in v.args], list(v.shape), int(v.learned) + 2 * int(v.data), v.source.operator, v.source.place]
+            for v in graph.values
+        ],
+        "outputs": [number[v.id] for v in graph.outputs],
+        "followers": [number[v.id] for v in graph.followers],
+    }
+
+
+def _op(v: Value) -> list[Any]:
+    match v.op:
+        case Param(name, chart, statistic):
+            return ["param", name, [list(s) for s in chart.steps], statistic]
+        case Free(key, _, data, total):
+            return ["free", key, data, list(total) if total else None, _constant(v)]
+        case Einsum(ins, out):
+            return ["einsum", [list(i) for i in ins], list(out)]
+        case Add(coefs, ins, out):
+            return ["add", list(coefs), [list(i) for i in ins], list(out)]
+        case Pointwise():
+            o = v.op
+            key = getattr(o.fn, "__regauge_key__", None)
+            bare = key is not None and key[1:] == ("()", "[]") and o.name.startswith("aten.")
+            return ["pointwise", o.name, [list(i) for i in o.ins], list(o.out), o.degree, o.parity, list(o.fixed), o.linear, bare]
+        case Along():
+            o = v.op
+            return ["along", o.name, [list(i) for i in o.ins], list(o.out), sorted(o.touched), o.linear, o.degree, o.parity, o.equivariant, o.blind, o.total, o.constants]
+        case Mix(axis, matrix, key):
+            m = matrix.reshape(-1, *matrix.shape[-2:])
+            few = m[:: max(1, len(m) // 4)][:4] if len(m) > 4 else m
+            return ["mix", axis, key, list(matrix.shape), few.tolist()]
+        case Reshape():
+            return ["reshape"]
+        case Slice(axis, start):
+            return ["slice", axis, start]
+        case Concat(axis):
+            return ["concat", axis]
+        case Frozen(name, _):
+            return ["frozen", name]
+    raise TypeError(v.op)
+
+
+def _constant(v: Value) -> Any:
+    """A constant by value if it is small, else what the passes ask of it."""
+    assert isinstance(v.op, Free)
+    if v.op.data or v.numel > PATTERN:
+        return None
+    try:
+        t = v.op.thunk()
+    except KeyError:
+        return None
+    flat = t.flatten()
+    if v.numel and bool((flat == flat[0]).all()):
+        return {"fill": float(flat[0])}
+    if v.numel <= 64:
+        return {"data": t.double().tolist()}
+    from regauge.solve.facts import uniform_axes
+
+    return {"uniform": sorted(uniform_axes(v))}
+
+
+def decode(text: str) -> tuple[Graph, dict[str, tuple[str, ...]], str | None, tuple[str, ...], int]:
+    try:
+        data = json.loads(text)
+        schema = data["schema"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError("this is not a gauge file: expected JSON with a schema number, as Gauge.to_json() writes it") from None
+    if schema != SCHEMA:
+        raise InputError(f"the gauge file has schema {schema}, this version reads {SCHEMA}: infer the gauge again")
+    values: list[Value] = []
+    for i, (op, args, shape, flags, operator, place) in enumerate(data["graph"]["values"]):
+        made = _made(op, tuple(shape))
+        values.append(Value(i, made, tuple(values[a] for a in args), tuple(shape), bool(flags & 1), bool(flags & 2), Source(operator, place)))
+    graph = Graph(
+        tuple(values), tuple(values[i] for i in data["graph"]["outputs"]), tuple(values[i] for i in data["graph"]["followers"])
+    )
+    aliases = {k: tuple(v) for k, v in data["aliases"].items()}
+    return graph, aliases, data["observe"], tuple(data["frozen"]), data["dim"]
+
+
+def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
+    match op:
+        case ["param", name, steps, statistic]:
+            return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic)
+        case ["free", key, data, total, constant]:
+            return Free(key, _thunk(constant, shape), data, tuple(total) if total else None)  # type: ignore[arg-type]
+        case ["einsum", ins, out]:
+            return Einsum(tuple(map(tuple, ins)), tuple(out))
+        case ["add", coefs, ins, out]:
+            return Add(tuple(coefs), tuple(map(tuple, ins)), tuple(out))
+        case ["pointwise", name, ins, out, degree, parity, fixed, linear, bare]:
+            fn = keyed(name) if bare else _lost
+            return Pointwise(name, fn, tuple(map(tuple, ins)), tuple(out), degree, parity, tuple(fixed), linear)
+        case ["along", name, ins, out, touched, linear, degree, parity, equivariant, blind, total, constants]:
+            return Along(name, _lost, tuple(map(tuple, ins)), tuple(out), frozenset(touched), linear, degree, parity, equivariant, blind, total, constants)
+        case ["mix", axis, key, full, few]:
+            m = torch.tensor(few, dtype=torch.float64)
+            shape_m = [*[1] * (len(full) - 2), *full[-2:]]
+            if len(m) > 1:  # which of the leading axes varies matters, not how
+                varying = next(i for i, n in enumerate(full[:-2]) if n > 1)
+                shape_m[varying] = len(m)
+            return Mix(axis, m.reshape(shape_m), key)
+        case ["reshape"]:
+            return Reshape()
+        case ["slice", axis, start]:
+            return Slice(axis, start)
+        case ["concat", axis]:
+            return Concat(axis)
+        case ["frozen", name]:
+            return Frozen(name, _lost)
+    raise InputError(f"the gauge file holds an unknown operation {op[0]!r}")
+
+
+def _lost(*_: Tensor) -> Tensor:
+    raise KeyError("this function was not stored")
+
+
+def _thunk(constant: Any, shape: tuple[int, ...]) -> Any:
+    if constant is None:
+        return _lost
+    if "fill" in constant:
+        return lambda: torch.full(shape, constant["fill"], dtype=torch.float64)
+    if "data" in constant:
+        return lambda: torch.tensor(constant["data"], dtype=torch.float64).reshape(shape)
+
+    def pattern() -> Tensor:
+        """Any values that are constant along the same axes."""
+        small = [1 if a in constant["uniform"] else n for a, n in enumerate(shape)]
+        count = int(torch.tensor(small).prod()) if small else 1
+        return torch.arange(1.0, count + 1, dtype=torch.float64).reshape(small).expand(shape)
+
+    return pattern

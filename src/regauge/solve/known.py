@@ -1,0 +1,130 @@
+"""Linear relations that values are known to satisfy: phi . x = kappa for every input.
+
+One-hot and softmax rows sum to 1, a centred value to 0; a gain turns phi into phi / gain, a shift moves kappa by
+phi . shift. A linear reader of such a value can take up u phi^T: its result moves by the constant u kappa.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Pointwise, Reshape, Slice, Value
+from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.frames import evaluable
+
+
+@dataclass(frozen=True)
+class Known:
+    """sum over the leaves `along` of phi x = kappa. phi: 1 divided by the gains; kappa: constant + sum of phi . shift.
+
+    gains: (value, block) of each; shifts: (coefficient, value, block, number of gains that came before).
+    """
+
+    along: frozenset[int]
+    constant: float
+    gains: tuple[Block, ...] = ()
+    shifts: tuple[tuple[float, Block, int], ...] = ()
+
+    @property
+    def zero(self) -> bool:
+        return self.constant == 0 and not self.shifts
+
+    def at(self, along: frozenset[int], factor: float = 1.0) -> Known:
+        shifts = tuple((c * factor, b, n) for c, b, n in self.shifts)
+        return Known(along, self.constant * factor, self.gains, shifts)
+
+
+def known_relations(blocks: Blocks, relations: list[Relation]) -> dict[int, Known]:
+    """At most one relation a block: the one that lasts longest on the way."""
+    writers: dict[int, list[Relation]] = {}
+    for r in relations:
+        writers.setdefault(r.out.block.id, []).append(r)
+    found: dict[int, Known] = {}
+    for v in blocks.graph.values:
+        for b in blocks.of[v.id]:
+            if isinstance(v.op, Free):
+                if v.op.total is not None and len(blocks.of[v.id]) == 1:
+                    axis, total = v.op.total
+                    found[b.id] = Known(frozenset(k for k, (a, _, _) in enumerate(b.leaves) if a == axis), total)
+                continue
+            made = writers.get(b.id, [])
+            if len(made) == 1:
+                k = _step(made[0], found)
+                if k is not None:
+                    found[b.id] = k
+    return found
+
+
+def _step(r: Relation, found: dict[int, Known]) -> Known | None:
+    if isinstance(r.op, Along) and r.op.total is not None:
+        return _total(r)
+    for t in r.ins:
+        k = found.get(t.block.id)
+        if k is None:
+            continue
+        moved = _carry(r, t, k)
+        if moved is not None:
+            return moved
+    return None
+
+
+def _total(r: Relation) -> Known | None:
+    assert isinstance(r.op, Along) and r.op.total is not None
+    axes = {i for i, l in enumerate(r.op.out) if l in r.op.touched}
+    shape = r.out.block.value.shape
+    along = frozenset(k for k, (a, _, _) in enumerate(r.out.block.leaves) if a in axes)
+    if prod(r.out.block.sizes[k] for k in along) != prod(shape[a] for a in axes) or not along:
+        return None
+    return Known(along, r.op.total)
+
+
+def _carry(r: Relation, t: Term, k: Known) -> Known | None:
+    labels = {t.labels[i] for i in k.along}
+    if not labels <= set(r.out.labels):
+        return None
+    along = frozenset(i for i, l in enumerate(r.out.labels) if l in labels)
+    others = [o for o in r.ins if o is not t]
+    held = {l for o in others for l in o.labels}
+    match r.op:
+        case Einsum():
+            summed = [l for l in t.labels if l not in r.out.labels]
+            if not others:
+                count = prod(t.block.sizes[t.labels.index(l)] for l in summed)
+                return k.at(along, float(count))
+            if not (labels & held):
+                return k.at(along) if k.zero else None
+            if len(others) == 1 and not summed and set(others[0].labels) == labels and _gain(others[0].block.value):
+                return Known(along, k.constant, (*k.gains, others[0].block), k.shifts)
+            return None
+        case Add(coefs):
+            c = coefs[[i for i, o in enumerate(r.ins) if o is t][0]]
+            shifts = []
+            for o, co in zip(r.ins, coefs, strict=True):
+                if o is t:
+                    continue
+                if not _gain(o.block.value) or set(o.labels) != labels:
+                    return None
+                shifts.append((co, o.block, len(k.gains)))
+            moved = k.at(along, c)
+            return Known(along, moved.constant, moved.gains, (*moved.shifts, *shifts))
+        case Reshape() | Slice() | Mix():
+            return None if labels & (r.touched | r.planes | r.fixed) or not _entire_axes(r, t, labels) else k.at(along)
+        case Concat():
+            return None
+        case Pointwise() if r.op.linear and not (labels & held):
+            return k.at(along) if k.zero else None
+        case Along() if r.op.linear and not (labels & r.touched):
+            return k.at(along) if k.zero or r.op.constants else None
+    return None
+
+
+def _gain(v: Value) -> bool:
+    return evaluable(v)
+
+
+def _entire_axes(r: Relation, t: Term, labels: set[int]) -> bool:
+    """A slice may cut the relation: it must hold every index that the operand had."""
+    return prod(t.block.sizes[i] for i, l in enumerate(t.labels) if l in labels) == prod(
+        n for n, l in zip(r.out.block.sizes, r.out.labels, strict=True) if l in labels
+    )

@@ -1,0 +1,265 @@
+"""How an element reaches the tensors of a state dict: blocks as arrays with one axis a leaf, and gains by evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regauge.errors import InputError
+from regauge.graph.ir import Chart, Free, Graph, Param, Value, evaluate
+from regauge.solve.blocks import Block, Blocks
+from regauge.solve.cells import Cells
+from regauge.solve.charges import Charges
+from regauge.solve.frames import Derived, Frames
+from regauge.solve.indices import Indices
+
+
+@dataclass(frozen=True)
+class Source:
+    """A frame that is sampled: kind, size, the places that it is local over (slot -> size), and its cells in parameters."""
+
+    root: int
+    kind: str
+    n: int
+    places: tuple[tuple[int, int], ...]
+
+    @property
+    def copies(self) -> int:
+        return int(np.prod([n for _, n in self.places], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """An index set that may be permuted, with the places that it is local over."""
+
+    root: int
+    n: int
+    places: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that elements need, computed once per gauge."""
+
+    graph: Graph
+    blocks: Blocks
+    indices: Indices
+    frames: Frames
+    charges: Charges
+    sources: dict[int, Source]
+    shuffles: dict[int, Shuffle]
+    frame_places: dict[int, dict[int, dict[int, int]]]  # component -> slot -> cell -> leaf
+    index_places: dict[int, dict[int, dict[int, int]]]
+    aliases: dict[str, tuple[str, ...]]
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    shifts: Any = None
+    levels: Any = None
+    overlap: int = 0
+    unseen: tuple[Any, ...] = ()
+
+    def parameters(self) -> list[Value]:
+        return [v for v in self.graph.values if isinstance(v.op, Param)]
+
+    def component(self, root: int) -> int:
+        return self.frames.component.get(root, root)
+
+
+def kind_of(flags: frozenset[str]) -> str | None:
+    """The name of a frame group by what it must respect; None where only permutations and charges are left."""
+    match sorted(flags):
+        case []:
+            return "GL"
+        case ["orthogonal"]:
+            return "O"
+        case ["plane"] | ["orthogonal", "plane"]:
+            return "SO2"
+        case ["ones", "orthogonal", "sum"] | ["ones", "orthogonal"] | ["orthogonal", "sum"]:
+            return "O1"
+        case ["ones"]:
+            return "GLv"
+        case ["sum"]:
+            return "GLc"
+        case ["ones", "sum"]:
+            return "GLvc"
+    return None
+
+
+def frame_dim(kind: str, n: int) -> int:
+    """Dimension of the scale-free group on a leaf of size n."""
+    return {
+        "GL": n * n - 1,
+        "O": n * (n - 1) // 2,
+        "O1": (n - 1) * (n - 2) // 2,
+        "SO2": 1,
+        "GLv": n * (n - 1),
+        "GLc": n * (n - 1),
+        "GLvc": (n - 1) * (n - 1),
+    }[kind]
+
+
+def plan(graph: Graph, blocks: Blocks, indices: Indices, frames: Frames, charges: Charges, aliases: dict[str, tuple[str, ...]]) -> Plan:
+    """Collect the classes that parameters carry, with their places."""
+    cells = frames.cells
+    sizes = [n for b in blocks.all() for n in b.sizes]
+    held: set[int] = set()
+    for v in graph.values:
+        if isinstance(v.op, Param):
+            for b in blocks.of[v.id]:
+                held.update(cells.cell(b, k) for k in range(len(b.leaves)))
+    members: dict[int, list[int]] = {}
+    in_component: dict[int, list[int]] = {}
+    orders: dict[int, list[int]] = {}
+    for c in range(len(cells.owner)):
+        members.setdefault(frames.root[c], []).append(c)
+        in_component.setdefault(frames.component.get(frames.root[c], frames.root[c]), []).append(c)
+        orders.setdefault(indices.root[c], []).append(c)
+
+    def monomial(c: int) -> bool:
+        return frames.monomial(frames.root[c])
+
+    def keep(places: dict[int, dict[int, int]]) -> dict[int, dict[int, int]]:
+        """Only places over index sets, not over axes that are themselves rotated."""
+        kept = {}
+        for slot, where in places.items():
+            if all(monomial(_neighbour(cells, c, leaf)) for c, leaf in where.items()):
+                kept[slot] = where
+        return kept
+
+    def extent(where: dict[int, int]) -> int:
+        c, leaf = next(iter(where.items()))
+        return sizes[_neighbour(cells, c, leaf)]
+
+    sources, frame_places = {}, {}
+    for root, cs in members.items():
+        if frames.monomial(root) or root in frames.derived or not any(c in held for c in in_component[frames.component.get(root, root)]):
+            continue
+        kind = kind_of(frames.flags.get(root, frozenset()))
+        component = frames.component.get(root, root)
+        if kind is None or not (any(c in held for c in cs) or component in frames.component.values()):
+            continue
+        places = keep(cells.places(in_component[component]))
+        places = {s: w for s, w in places.items() if indices.root[_first(cells, w)] in indices.learned}
+        frame_places[component] = places
+        sources[root] = Source(root, kind, sizes[cs[0]], tuple((s, extent(w)) for s, w in places.items()))
+    shuffles, index_places = {}, {}
+    for root, cs in orders.items():
+        if root in indices.fixed or root not in indices.learned or not all(monomial(c) for c in cs):
+            continue
+        places = keep(indices.cells.places(cs))
+        places = {s: w for s, w in places.items() if indices.root[_first(cells, w)] in indices.learned}
+        index_places[root] = places
+        shuffles[root] = Shuffle(root, sizes[cs[0]], tuple((s, extent(w)) for s, w in places.items()))
+    shapes = {v.op.name: v.shape for v in graph.values if isinstance(v.op, Param)}
+    return Plan(graph, blocks, indices, frames, charges, sources, shuffles, frame_places, index_places, aliases, shapes)
+
+
+def _neighbour(cells: Cells, cell: int, leaf: int) -> int:
+    block, _ = cells.owner[cell]
+    return cells.first[block] + leaf
+
+
+def _first(cells: Cells, where: dict[int, int]) -> int:
+    c, leaf = next(iter(where.items()))
+    return _neighbour(cells, c, leaf)
+
+
+class State:
+    """A state dict on its way through an element: canonical names, wide dtype, charts applied; blocks in and out."""
+
+    def __init__(self, plan: Plan, state: Mapping[str, Tensor]) -> None:
+        self.plan = plan
+        self.shifts = plan.shifts
+        self.levels = plan.levels
+        self.tensors: dict[str, Tensor] = {}
+        self.charts: dict[str, Chart] = {}
+        self.touched: set[str] = set()
+        for v in plan.parameters():
+            assert isinstance(v.op, Param)
+            found = next((state[n] for n in (v.op.name, *plan.aliases.get(v.op.name, ())) if n in state), None)
+            if found is None:
+                raise InputError(f"the state dict has no tensor {v.op.name}: the gauge was inferred from a model that has one")
+            if tuple(found.shape) != v.shape:
+                raise InputError(f"{v.op.name} has the shape {tuple(found.shape)}, the gauge expects {v.shape}")
+            self.charts[v.op.name] = v.op.chart
+            wide = found.detach().to(torch.float64)
+            self.tensors[v.op.name] = v.op.chart.forward(wide) if v.op.chart.steps else wide
+
+    def read(self, block: Block) -> Tensor:
+        """The block as an array with one axis a leaf."""
+        t = self.tensors[block.value.op.name]  # type: ignore[union-attr]
+        return gather(t, block)
+
+    def write(self, block: Block, array: Tensor) -> None:
+        name = block.value.op.name  # type: ignore[union-attr]
+        if name not in self.touched:
+            self.tensors[name] = self.tensors[name].clone()
+            self.touched.add(name)
+        t = self.tensors[name]
+        where = positions(block)
+        if where is None:
+            self.tensors[name] = array.reshape(t.shape)
+        else:
+            t[np.ix_(*where)] = array.reshape([len(w) for w in where])
+
+    def value(self, v: Value) -> Tensor:
+        """A value that is made of parameters alone, from their present state."""
+        memo: dict[int, Tensor] = {}
+
+        def go(v: Value) -> Tensor:
+            if v.id not in memo:
+                match v.op:
+                    case Param(name):
+                        memo[v.id] = self.tensors[name]
+                    case Free():
+                        t = v.op.thunk()
+                        memo[v.id] = t.double() if t.is_floating_point() else t
+                    case op:
+                        memo[v.id] = evaluate(op, [go(a) for a in v.args], v.shape)
+            return memo[v.id]
+
+        return go(v)
+
+    def result(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same keys, dtypes, devices and ties; what was not touched is the very tensor that came in."""
+        out = dict(state)
+        for name in self.touched:
+            y = self.charts[name].inverse(self.tensors[name]) if self.charts[name].steps else self.tensors[name]
+            made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+            for alias in dict.fromkeys((name, *self.plan.aliases.get(name, ()))):
+                if alias in state:
+                    old = state[alias]
+                    key = (old.dtype, old.device)
+                    made.setdefault(key, y.to(device=old.device, dtype=old.dtype).reshape(old.shape))
+                    out[alias] = made[key]
+        return out
+
+
+def positions(block: Block) -> list[np.ndarray] | None:
+    """For each axis, its indices in leaf order; None if the block is the whole tensor in its own order."""
+    plain = True
+    out = []
+    for n, lattice in zip(block.value.shape, block.box, strict=True):
+        if lattice is None:
+            out.append(np.arange(n))
+            continue
+        at = np.array([lattice[0]], dtype=np.int64)
+        for m, s in lattice[1]:
+            at = (at[:, None] + np.arange(m, dtype=np.int64) * s).ravel()
+        out.append(at)
+        plain = plain and len(at) == n and bool((at == np.arange(n)).all())
+    return None if plain else out
+
+
+def gather(t: Tensor, block: Block) -> Tensor:
+    """A block of a tensor as an array with one axis a leaf."""
+    where = positions(block)
+    part = t if where is None else t[np.ix_(*where)]
+    return part.reshape(block.sizes)
+
+
+__all__ = ["Derived", "Plan", "Shuffle", "Source", "State", "frame_dim", "gather", "kind_of", "plan", "positions"]

@@ -1,0 +1,673 @@
+"""Pass 4, second half: constant translations and how parameters absorb one another's.
+
+Sources are additive parameters, and u phi^T for linear readers of a value with a known relation. Their translations are
+pushed forward; wherever a reader would see one, a source is eliminated to cancel it. What is left free is the group.
+The plan is symbolic and weight-free; `Shift.act` replays it on numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor
+
+from regauge.errors import CheckError
+from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Param, Reshape, Slice
+from regauge.solve.blind import Tolerance, Unseen, entire
+from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.frames import evaluable
+from regauge.solve.known import Known
+from regauge.solve.plan import State, gather
+
+IDENTITY, SCALAR, MATRIX = "identity", "scalar", "matrix"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Translations of one parameter block: of the whole block, or u phi^T with phi along the leaves `along`."""
+
+    id: int
+    block: Block
+    along: frozenset[int] = frozenset()
+    known: Known | None = None
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """Leaves that u varies over."""
+        return tuple(k for k in range(len(self.block.leaves)) if k not in self.along)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.block.sizes[k] for k in self.leaves)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a source enters the translation of a block: kind of coefficient, factor, and the leaf for each leaf of u."""
+
+    kind: str
+    factor: float
+    leaves: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The translation of a block must vanish; `pivot` is chosen to make it so."""
+
+    block: Block
+    pivot: int
+    part: Part
+    known: Known | None
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order."""
+
+    sources: tuple[Source, ...]
+    free: tuple[int, ...]
+    dims: dict[int, int]
+    demands: tuple[Demand, ...]
+    lost: tuple[tuple[int, Block], ...]
+    known: dict[int, Known] = field(default_factory=dict)
+    region: tuple[Relation, ...] = ()
+    kept: frozenset[int] = frozenset()
+
+    @property
+    def dim(self) -> int:
+        return sum(self.dims.values())
+
+
+Expression = dict[int, Part]
+
+
+class _Solver:
+    """mode "full": whole translations, which every reader must see vanish. "level": multiples of ones, which a centring
+    reader absorbs while others see them. "overlap": multiples of ones that are found in "full" already.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        relations: list[Relation],
+        tolerance: dict[int, Tolerance],
+        known: dict[int, Known],
+        seen: tuple[Unseen, ...],
+        mode: str = "full",
+    ) -> None:
+        self.mode = mode
+        self.blocks = blocks
+        self.tolerance = tolerance
+        self.known = known
+        self.unseen = {u.block.id: u for u in seen}
+        self.readers: dict[int, list[Relation]] = {}
+        self.writers: dict[int, list[Relation]] = {}
+        for r in relations:
+            self.writers.setdefault(r.out.block.id, []).append(r)
+            for i in dict.fromkeys(t.block.id for t in r.ins):
+                self.readers.setdefault(i, []).append(r)
+        self.sources: list[Source] = []
+        self.reader_sources: dict[int, Source] = {}
+        self.tau: dict[int, Expression] = {}
+        self.where: dict[int, set[int]] = {}
+        self.dead: set[int] = set()
+        self.demands: list[Demand] = []
+        self.lost: list[tuple[int, Block]] = []
+        self.solved: set[int] = set()
+        self.pivots: dict[int, set[int]] = {}
+        self.signatures: dict[int, object] = {}
+        self.met: set[object] = set()
+        self.echoes: set[int] = set()
+
+    def run(self) -> Shifts:
+        self._make_sources()
+        order: list[Relation] = []
+        for v in self.blocks.graph.values:
+            for b in self.blocks.of[v.id]:
+                if not v.learned:
+                    continue
+                if isinstance(v.op, Param):
+                    expression = {s.id: Part(IDENTITY, 1.0, s.leaves) for s in self.sources if s.block.id == b.id and s.known is None}
+                else:
+                    expression = {}
+                    self.signatures[b.id] = self._signature(b)
+                    for r in self.writers.get(b.id, []):
+                        step = self._propagate(r)
+                        if step:
+                            order.append(r)
+                        for s, part in step.items():
+                            self._merge(expression, s, part)
+                self._settle(b, expression)
+        free = [s for s in self.sources if s.id not in self.solved and s.id not in self.dead]
+        dims = {s.id: self._dim(s) for s in free}
+        free = [s for s in free if dims[s.id] > 0]
+        return Shifts(
+            tuple(self.sources),
+            tuple(s.id for s in free),
+            {s.id: dims[s.id] for s in free},
+            tuple(self.demands),
+            tuple(self.lost),
+            self.known,
+            tuple(order),
+            frozenset(self.tau) | {d.block.id for d in self.demands},
+        )
+
+    def _signature(self, b: Block) -> object:
+        """What the translation of a block is made of: equal for blocks whose translations are equal."""
+
+        def term(t: Term) -> object:
+            if t.block.id in self.tau:
+                return "tau", self.signatures.get(t.block.id, t.block.id)
+            v = t.block.value
+            if evaluable(v) or isinstance(v.op, Param | Free):
+                return "block", t.block.id
+            k = self.known.get(t.block.id)
+            return "data", k and (k.constant, tuple(g.id for g in k.gains), tuple((c, s.id, n) for c, s, n in k.shifts))
+
+        return b.value.id, tuple(tuple(term(t) for t in r.ins) for r in self.writers.get(b.id, []))
+
+    def _make_sources(self) -> None:
+        for v in self.blocks.graph.values:
+            if not isinstance(v.op, Param) or v.op.statistic or not v.op.chart.signed:
+                continue
+            for b in self.blocks.of[v.id]:
+                readers = self.readers.get(b.id, [])
+                if not readers or self.tolerance.get(b.id, Tolerance()).everything:
+                    continue
+                if all(self._passes(r, b) for r in readers):
+                    along = frozenset(range(len(b.leaves))) if self.mode != "full" else frozenset()
+                    self.sources.append(Source(len(self.sources), b, along))
+                    continue
+                if self.mode != "full":
+                    continue
+                common = self._reader(b, readers)
+                if common is not None:
+                    source = Source(len(self.sources), b, *common)
+                    self.sources.append(source)
+                    self.reader_sources[b.id] = source
+
+    def _passes(self, r: Relation, b: Block) -> bool:
+        """The relation hands a constant translation on."""
+        if isinstance(r.op, Einsum):
+            others = [t for t in r.ins if t.block.id != b.id]
+            return sum(t.block.id == b.id for t in r.ins) == 1 and all(evaluable(t.block.value) for t in others)
+        return isinstance(r.op, Add | Reshape | Slice | Concat)
+
+    def _reader(self, b: Block, readers: list[Relation]) -> tuple[frozenset[int], Known] | None:
+        """The relation that all operands of this linear reader satisfy, as leaves of the reader; the same phi in each use."""
+        found: list[tuple[frozenset[int], Known]] = []
+        for r in readers:
+            if not isinstance(r.op, Einsum) or len(r.ins) != 2:
+                return None
+            mine = [t for t in r.ins if t.block.id == b.id]
+            if len(mine) != 1:
+                return None
+            (other,) = [t for t in r.ins if t is not mine[0]]
+            k = self.known.get(other.block.id)
+            summed = {l for l in mine[0].labels if l in other.labels and l not in r.out.labels}
+            if k is not None and summed and {other.labels[i] for i in k.along} == summed:
+                found.append((frozenset(i for i, l in enumerate(mine[0].labels) if l in summed), k))
+                continue
+            if found and not found[0][1].gains and self._invisible(r, mine[0], other, found[0][0]):
+                continue
+            return None
+        if not found or any(f[0] != found[0][0] or f[1].gains != found[0][1].gains for f in found):
+            return None
+        return found[0]
+
+    def _invisible(self, r: Relation, mine: Term, other: Term, along: frozenset[int]) -> bool:
+        """1 u^T read in another role: its result is constant along the leaves of the ones, and that is tolerated."""
+        ones = {mine.labels[i] for i in along}
+        if not ones <= set(r.out.labels) or ones & set(other.labels):
+            return False
+        varies = frozenset(k for k, l in enumerate(r.out.labels) if l not in ones)
+        return self.tolerance[r.out.block.id].covers(varies)
+
+    def _propagate(self, r: Relation) -> Expression:
+        out: Expression = {}
+        if isinstance(r.op, Einsum):
+            self._product(r, out)
+            return out
+        if isinstance(r.op, Along) and r.op.blind:
+            return out
+        for i, t in enumerate(r.ins):
+            for s, part in self.tau.get(t.block.id, {}).items():
+                labels = tuple(t.labels[k] for k in part.leaves)
+                factor = part.factor * (r.op.coefs[i] if isinstance(r.op, Add) else 1.0)
+                leaves = tuple(r.out.labels.index(l) for l in labels)
+                self._merge(out, s, Part(part.kind, factor, leaves))
+        return out
+
+    def _product(self, r: Relation, out: Expression) -> None:
+        for t in r.ins:
+            others = [o for o in r.ins if o is not t]
+            for s, part in list(self.tau.get(t.block.id, {}).items()):
+                labels = [t.labels[k] for k in part.leaves]
+                summed = [l for l in t.labels if l not in r.out.labels]
+                if not others and not (set(labels) & set(summed)):
+                    count = prod(t.block.sizes[t.labels.index(l)] for l in summed)
+                    leaves = tuple(r.out.labels.index(l) for l in labels)
+                    self._merge(out, s, Part(part.kind, part.factor * count, leaves))
+                elif self._averages(r, t, part):
+                    k = self.known[others[0].block.id]
+                    leaves = tuple(r.out.labels.index(l) for l in labels)
+                    self._merge(out, s, Part(part.kind, part.factor * k.constant, leaves))
+                elif self.mode != "full":
+                    self._kill(s)
+                else:
+                    varies = {l for l in labels if l in r.out.labels} | {
+                        l for o in others for l in o.labels if l in r.out.labels and evaluable(o.block.value)
+                    }
+                    self._merge(out, s, Part(MATRIX, 1.0, tuple(k for k, l in enumerate(r.out.labels) if l in varies)))
+        for t in r.ins:
+            source = self.reader_sources.get(t.block.id)
+            if source is None or source.id in self.dead:
+                continue
+            (other,) = [o for o in r.ins if o is not t]
+            k = self.known.get(other.block.id)
+            summed = {t.labels[i] for i in source.along}
+            if k is None or {other.labels[i] for i in k.along} != summed or k.zero:
+                continue
+            leaves = tuple(r.out.labels.index(t.labels[i]) for i in source.leaves)
+            kind = IDENTITY if not k.shifts else SCALAR
+            self._merge(out, source.id, Part(kind, k.constant if not k.shifts else 1.0, leaves))
+
+    def _averages(self, r: Relation, t: Term, part: Part) -> bool:
+        """sum_s p_s (v_s + tau) with sum_s p_s known and tau the same for every s."""
+        others = [o for o in r.ins if o is not t]
+        if len(others) != 1:
+            return False
+        k = self.known.get(others[0].block.id)
+        if k is None or k.gains or k.shifts:
+            return False
+        summed = {l for l in t.labels if l not in r.out.labels}
+        mine = {t.labels[i] for i in part.leaves}
+        along = {others[0].labels[i] for i in k.along}
+        shared = mine & set(others[0].labels)
+        return summed == along and not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
+
+    def _merge(self, expression: Expression, s: int, part: Part) -> None:
+        if s in self.dead:
+            return
+        old = expression.get(s)
+        if old is None:
+            expression[s] = part
+        elif old.kind == part.kind == IDENTITY and old.leaves == part.leaves:
+            total = old.factor + part.factor
+            if total == 0:
+                del expression[s]
+            else:
+                expression[s] = Part(IDENTITY, total, part.leaves)
+        else:
+            expression[s] = Part(MATRIX, 1.0, tuple(sorted({*old.leaves, *part.leaves})))
+
+    def _settle(self, b: Block, expression: Expression) -> None:
+        """Drop what nobody sees; make the rest vanish where a reader would see it."""
+        expression = {s: p for s, p in expression.items() if s not in self.dead}
+        if not expression:
+            return
+        varies = frozenset(k for p in expression.values() for k in p.leaves)
+        tolerance = self.tolerance.get(b.id)
+        if tolerance is None or tolerance.covers(varies):
+            return
+        readers = self.readers.get(b.id, [])
+        observed = any(b.value is v for v in self.blocks.graph.outputs)
+        if not observed and all(self._hands_on(r, b, expression) for r in readers):
+            self.tau[b.id] = expression
+            for s in expression:
+                self.where.setdefault(s, set()).add(b.id)
+            return
+        signature = self.signatures.get(b.id, b.id)
+        if signature in self.met:
+            self.echoes.add(b.id)
+            return
+        self.met.add(signature)
+        while expression:
+            pivot = self._pivot(b, expression)
+            if pivot is None:
+                for s in list(expression):
+                    self.lost.append((s, b))
+                    self._kill(s)
+                return
+            part = expression.pop(pivot)
+            self.demands.append(Demand(b, pivot, part, self._scalar(pivot, b) if part.kind == SCALAR else None))
+            self.solved.add(pivot)
+            for s in expression:
+                self.pivots.setdefault(s, set()).add(pivot)
+            self._substitute(pivot, part, expression)
+            return
+
+    def _scalar(self, s: int, b: Block) -> Known | None:
+        return self.sources[s].known
+
+    def _pivot(self, b: Block, expression: Expression) -> int | None:
+        """The youngest source with an invertible coefficient that reaches every place where the translation varies."""
+        varies = {k for p in expression.values() for k in p.leaves}
+        for kind in (IDENTITY, SCALAR):
+            fit = [s for s, p in expression.items() if p.kind == kind and set(p.leaves) == varies and s not in self.solved]
+            if fit:  # one whose block has unseen directions, so that the free ones count in full
+                return max(fit, key=lambda s: (self.sources[s].block.id in self.unseen, self.sources[s].block.value.id, s))
+        return None
+
+    def _kill(self, s: int) -> None:
+        self.dead.add(s)
+        for b in self.where.pop(s, set()):
+            self.tau.get(b, {}).pop(s, None)
+
+    def _substitute(self, pivot: int, at: Part, rest: Expression) -> None:
+        """pivot = -(rest): wherever it went, the rest goes now."""
+        for b in self.where.pop(pivot, set()):
+            part = self.tau[b].pop(pivot, None)
+            if part is None:
+                continue
+            for s, other in rest.items():
+                self._merge(self.tau[b], s, _composed(part, at, other))
+                self.where.setdefault(s, set()).add(b)
+
+    def _hands_on(self, r: Relation, b: Block, expression: Expression) -> bool:
+        if r.out.block.id not in self.tolerance:
+            return True
+        terms = [t for t in r.ins if t.block.id == b.id]
+        match r.op:
+            case Add() | Reshape() | Slice():
+                return not any(t.labels[k] in r.touched for t in terms for p in expression.values() for k in p.leaves)
+            case Concat():
+                return not r.touched
+            case Mix():
+                marked = r.planes | r.fixed
+                return not any(t.labels[k] in marked for t in terms for p in expression.values() for k in p.leaves) and not self._varies(r)
+            case Along() if r.op.blind and self._absorbs(r, terms[0], expression):
+                return True
+            case Along() if r.op.linear and r.op.constants:
+                return not any(t.labels[k] in r.touched for t in terms for p in expression.values() for k in p.leaves)
+            case Einsum():
+                if len(terms) != 1:
+                    return False
+                others = [o for o in r.ins if o is not terms[0]]
+                if all(evaluable(o.block.value) for o in others):
+                    return True
+                return all(self._averages(r, terms[0], p) for p in expression.values())
+        return False
+
+    def _absorbs(self, r: Relation, t: Term, expression: Expression) -> bool:
+        """A constant along the axes that a softmax or a centring takes away."""
+        if any(t.labels[k] in r.touched for p in expression.values() for k in p.leaves) or not entire(r, t):
+            return False
+        sample = all(self.blocks.is_rigid(t.block, k) for k, l in enumerate(t.labels) if l in r.touched)
+        return sample or self.mode == "level"
+
+    def _varies(self, r: Relation) -> bool:
+        """The block lies on a rotated or scaled part: a translation would turn with the position."""
+        return bool(r.planes) or any(l in r.fixed for l in r.out.labels)
+
+    def _dim(self, s: Source) -> int:
+        """What a free source adds beyond the unseen directions of its own block."""
+        u = self.unseen.get(s.block.id)
+        followers = [self.sources[p].block.id for p in self.pivots.get(s.id, ())]
+        if u is None or any(b not in self.unseen for b in followers):
+            return s.size
+        inside = []
+        for places in u.sets:
+            along = [k for k in places if k in s.along]
+            if along and (s.known is None or s.known.gains or set(along) != set(s.along)):
+                continue
+            inside.append(tuple(s.leaves.index(k) for k in places if k not in s.along))
+        from regauge.solve.blind import span_dim
+
+        return s.size - (span_dim(s.shape, tuple(inside)) if inside else 0)
+
+
+def _composed(part: Part, at: Part, other: Part) -> Part:
+    """The pivot entered a block as `part`; where it was solved for it stood as `at` beside `other`."""
+    plain = part.kind == at.kind == other.kind == IDENTITY
+    if plain and set(other.leaves) <= set(at.leaves):
+        leaves = tuple(part.leaves[at.leaves.index(k)] for k in other.leaves)
+        return Part(IDENTITY, -part.factor * other.factor / at.factor, leaves)
+    return Part(MATRIX, 1.0, part.leaves)
+
+
+def shifts(
+    blocks: Blocks,
+    relations: list[Relation],
+    tolerance: dict[int, Tolerance],
+    known: dict[int, Known],
+    seen: tuple[Unseen, ...],
+    mode: str = "full",
+) -> Shifts:
+    return _Solver(blocks, relations, tolerance, known, seen, mode).run()
+
+
+# -- on numbers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A constant translation: u for every free source; the other sources follow. level: which of the two plans."""
+
+    free: dict[int, Tensor]
+    level: bool = False
+
+    def inverse(self) -> Shift:
+        return Shift({s: -u for s, u in self.free.items()}, self.level)
+
+    def act(self, state: State) -> None:
+        _Replay(state, state.levels if self.level else state.shifts, self.free).run()
+
+
+@dataclass(frozen=True)
+class Hide:
+    """Directions that nobody sees: for every parameter block one array a set, constant along that set."""
+
+    parts: dict[int, tuple[Tensor, ...]]
+
+    def inverse(self) -> Hide:
+        return Hide({b: tuple(-t for t in ts) for b, ts in self.parts.items()})
+
+    def act(self, state: State) -> None:
+        blocks = state.plan.frames.cells.blocks
+        for b, arrays in self.parts.items():
+            block = blocks[b]
+            old = state.read(block)
+            for a in arrays:
+                old = old + a
+            state.write(block, old)
+
+
+class _Replay:
+    """Pushes numbers along the plan: translations of blocks, with one axis a leaf (size 1 where they do not vary)."""
+
+    def __init__(self, state: State, plan: Shifts, free: dict[int, Tensor]) -> None:
+        self.state = state
+        self.plan = plan
+        self.values: dict[int, Tensor] = dict(free)
+        self.tau: dict[int, Tensor] = {}
+        self.cache: dict[int, Tensor] = {}
+        self.by_out: dict[int, list[Relation]] = {}
+        for r in self.plan.region:
+            self.by_out.setdefault(r.out.block.id, []).append(r)
+        self.order = [i for i in self.by_out]
+        self.readers = {}
+        for s in self.plan.sources:
+            self.readers[s.block.id] = s
+        self.users: dict[int, list[int]] = {}
+        for out, made in self.by_out.items():
+            for r in made:
+                for t in r.ins:
+                    self.users.setdefault(t.block.id, []).append(out)
+
+    def run(self) -> None:
+        """Go along the values; a demand that is not met moves its pivot, and the way from there is walked again."""
+        demands = {d.block.id: d for d in self.plan.demands}
+        for s in self.plan.sources:
+            if s.known is None and s.id in self.values:
+                self.tau[s.block.id] = self._placed(s)
+        position = {b: i for i, b in enumerate(self.order)}
+        scale = max((float(u.abs().max()) for u in self.values.values() if u.numel()), default=0.0)
+        i = steps = 0
+        while i < len(self.order):
+            steps += 1
+            if steps > 200 * (len(self.order) + 10):
+                raise CheckError("translations do not settle: the parameters are not generic (a gain may be zero)")
+            b = self.order[i]
+            self._compute(b)
+            d = demands.get(b)
+            tau = self.tau.get(b)
+            i += 1
+            if d is None or tau is None:
+                continue
+            if float(tau.abs().max()) <= 1e-12 * scale:
+                self.tau.pop(b)
+                continue
+            self._solve(d)
+            source = self.plan.sources[d.pivot]
+            if source.known is None:
+                self.tau[source.block.id] = self._placed(source)
+            i = min((position[o] for o in self.users.get(source.block.id, []) if o in position), default=i)
+        self._write()
+
+    def _placed(self, s: Source) -> Tensor:
+        return self.values[s.id].reshape([1 if k in s.along else n for k, n in enumerate(s.block.sizes)])
+
+    def _compute(self, b: int) -> None:
+        total: Tensor | None = None
+        for r in self.by_out[b]:
+            step = None if isinstance(r.op, Along) and r.op.blind else self._relation(r)
+            if step is not None:
+                total = step if total is None else total + step
+        if total is None or b not in self.plan.kept:
+            self.tau.pop(b, None)
+        else:
+            self.tau[b] = total
+
+    def _relation(self, r: Relation) -> Tensor | None:
+        total: Tensor | None = None
+
+        def add(t: Tensor) -> None:
+            nonlocal total
+            total = t if total is None else total + t
+
+        for i, t in enumerate(r.ins):
+            tau = self.tau.get(t.block.id)
+            others = [o for o in r.ins if o is not t]
+            if tau is not None:
+                if not isinstance(r.op, Einsum):
+                    factor = r.op.coefs[i] if isinstance(r.op, Add) else 1.0
+                    add(self._spread(tau, t.labels, r.out.labels) * factor)
+                elif others and not all(evaluable(o.block.value) for o in others):
+                    k = self.plan.known[others[0].block.id]
+                    add(self._spread(tau, t.labels, r.out.labels) * k.constant)
+                else:
+                    add(self._contract(r, t, tau, others))
+            source = self.readers.get(t.block.id)
+            if source is not None and source.known is not None and source.id in self.values and isinstance(r.op, Einsum) and len(r.ins) == 2:
+                (other,) = others
+                k = self.plan.known.get(other.block.id)
+                if k is not None and {other.labels[j] for j in k.along} == {t.labels[j] for j in source.along}:
+                    kappa = self.kappa(other.block, k)
+                    labels = tuple(t.labels[j] for j in source.leaves)
+                    add(self._spread(self.values[source.id], labels, r.out.labels) * kappa)
+        return total
+
+    def _spread(self, x: Tensor, labels: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
+        keep = [i for i, l in enumerate(labels) if l in out]
+        x = x.reshape([x.shape[i] for i in keep])
+        kept = [labels[i] for i in keep]
+        order = sorted(range(len(kept)), key=lambda i: out.index(kept[i]))
+        x = x.permute(order) if order else x
+        it = iter(x.shape)
+        return x.reshape([next(it) if l in kept else 1 for l in out])
+
+    def _contract(self, r: Relation, t: Term, tau: Tensor, others: list[Term]) -> Tensor:
+        tensors, names = [], []
+        sizes = {l: n for o in r.terms for l, n in zip(o.labels, o.block.sizes, strict=True)}
+        summed = {l for o in r.ins for l in o.labels} - set(r.out.labels)
+        held = {l for o in others for l in o.labels}
+        widths = [sizes[l] if l in summed and l not in held else n for l, n in zip(t.labels, tau.shape, strict=True)]
+        tau = tau.expand(widths) if widths else tau
+        tau = tau.expand([sizes[l] if l in summed else n for l, n in zip(t.labels, tau.shape, strict=True)]) if widths else tau
+        keep = [i for i, l in enumerate(t.labels) if tau.shape[i] > 1 or sizes[l] == 1]
+        tensors.append(tau.reshape([tau.shape[i] for i in keep]))
+        names.append([t.labels[i] for i in keep])
+        for o in others:
+            tensors.append(gather(self._value(o.block), o.block))
+            names.append(list(o.labels))
+        present = {l for n in names for l in n}
+        inner = [l for l in r.out.labels if l in present]
+        code = {l: i for i, l in enumerate(sorted(present))}
+        flat: list[object] = []
+        for x, n in zip(tensors, names, strict=True):
+            flat += [x, [code[l] for l in n]]
+        y = torch.einsum(*flat, [code[l] for l in inner])
+        it = iter(y.shape)
+        return y.reshape([next(it) if l in inner else 1 for l in r.out.labels])
+
+    def _value(self, block: Block) -> Tensor:
+        if block.value.id not in self.cache:
+            self.cache[block.value.id] = self.state.value(block.value)
+        return self.cache[block.value.id]
+
+    def phi(self, block: Block, k: Known, gains: int | None = None) -> Tensor:
+        """The covector on the leaves of the block, size 1 elsewhere."""
+        shape = [n if i in k.along else 1 for i, n in enumerate(block.sizes)]
+        out = torch.ones(shape, dtype=torch.float64)
+        for g in k.gains[:gains]:
+            out = out / gather(self._value(g), g).reshape(shape)
+        return out
+
+    def kappa(self, block: Block, k: Known) -> Tensor:
+        """The constant of the relation after the translations found so far."""
+        total = torch.as_tensor(k.constant, dtype=torch.float64)
+        shape = [n if i in k.along else 1 for i, n in enumerate(block.sizes)]
+        for c, b, gains in k.shifts:
+            total = total + c * (self.phi(block, k, gains) * gather(self._value(b), b).reshape(shape)).sum()
+        tau = self.tau.get(block.id)
+        if tau is not None:
+            total = total + (self.phi(block, k) * tau).sum()
+        return total
+
+    def _solve(self, d: Demand) -> None:
+        source = self.plan.sources[d.pivot]
+        tau = self.tau[d.block.id]
+        wide = [n if i in d.part.leaves else 1 for i, n in enumerate(d.block.sizes)]
+        tau = tau.expand(torch.broadcast_shapes(tau.shape, tuple(wide)))
+        rest = tau.reshape([tau.shape[i] for i in range(tau.ndim) if i in d.part.leaves])
+        ranks = sorted(range(len(d.part.leaves)), key=lambda i: d.part.leaves[i])
+        back = [ranks.index(i) for i in range(len(ranks))]
+        u = rest.permute(back) if back else rest
+        factor: Tensor | float = d.part.factor
+        if d.part.kind == SCALAR:
+            reader = next(r for r in self.by_out[d.block.id] if any(t.block.id == source.block.id for t in r.ins))
+            mine = next(t for t in reader.ins if t.block.id == source.block.id)
+            (other,) = [t for t in reader.ins if t is not mine]
+            factor = self.kappa(other.block, self.plan.known[other.block.id])
+        step = u.reshape(source.shape) / factor
+        self.values[d.pivot] = self.values[d.pivot] - step if d.pivot in self.values else -step
+
+    def _write(self) -> None:
+        for s in self.plan.sources:
+            u = self.values.get(s.id)
+            if u is None:
+                continue
+            old = self.state.read(s.block)
+            shape = [n if k in s.leaves else 1 for k, n in enumerate(s.block.sizes)]
+            delta = u.reshape(shape)
+            if s.known is not None:
+                delta = delta * self._covector(s)
+            self.state.write(s.block, old + delta)
+
+    def _covector(self, s: Source) -> Tensor:
+        assert s.known is not None
+        sizes = [n if k in s.along else 1 for k, n in enumerate(s.block.sizes)]
+        out = torch.ones([n for k, n in enumerate(s.block.sizes) if k in s.along], dtype=torch.float64).reshape(-1)
+        for g in s.known.gains:
+            out = out / gather(self._value(g), g).reshape(-1)
+        return out.reshape(sizes)
+
+
+__all__ = ["Hide", "Shift", "Shifts", "Source", "shifts"]
