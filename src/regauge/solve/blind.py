@@ -19,17 +19,21 @@ Places = frozenset[int]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`everything`, or disturbances that are constant along all leaves of one of `along`."""
+    """`everything`, or disturbances that are constant along all leaves of one of `along`. joint: the same, if besides the
+    disturbance is equal in all blocks into which those axes are cut."""
 
     everything: bool = False
     along: frozenset[Places] = frozenset()
+    joint: frozenset[Places] = frozenset()
 
     def __and__(self, other: Tolerance) -> Tolerance:
         if self.everything:
             return other
         if other.everything:
             return self
-        return Tolerance(along=_smallest({a | b for a, b in product(self.along, other.along)}))
+        pairs = {a | b for a, b in product(self.along | self.joint, other.along | other.joint)}
+        whole = {a | b for a, b in product(self.along, other.along)}
+        return Tolerance(along=_smallest(whole), joint=_smallest(pairs - whole))
 
     def covers(self, varies: Places) -> bool:
         """Does it tolerate a disturbance that varies only along these leaves?"""
@@ -60,14 +64,14 @@ def tolerances(blocks: Blocks, relations: list[Relation]) -> dict[int, Tolerance
                 for r in readers[b.id]:
                     if r.out.block.id not in found:
                         continue  # an updated statistic: not observed
-                    result = result & _through(r, b, found[r.out.block.id], blocks)
-                    if not (result.everything or result.along):
+                    result = result & _through(r, b, found[r.out.block.id], blocks, readers[b.id])
+                    if not (result.everything or result.along or result.joint):
                         break
                 found[b.id] = result
     return found
 
 
-def _through(r: Relation, b: Block, out: Tolerance, blocks: Blocks) -> Tolerance:
+def _through(r: Relation, b: Block, out: Tolerance, blocks: Blocks, readers: list[Relation]) -> Tolerance:
     terms = [t for t in r.ins if t.block.id == b.id]
     if out.everything:
         return ALL
@@ -75,18 +79,39 @@ def _through(r: Relation, b: Block, out: Tolerance, blocks: Blocks) -> Tolerance
         return Tolerance()
     result = ALL
     for t in terms:
-        result = result & _term(r, t, out, blocks)
+        one = _term(r, t, out, blocks, readers)
+        result = result & one
     return result
 
 
-def _term(r: Relation, t: Term, out: Tolerance, blocks: Blocks) -> Tolerance:
+def _term(r: Relation, t: Term, out: Tolerance, blocks: Blocks, readers: list[Relation]) -> Tolerance:
+    """What the operand may suffer, from what the result may."""
+    whole = _back(r, t, out.along, blocks, None)
+    joint = _back(r, t, out.joint, blocks, readers) if out.joint else Tolerance()
+    if whole.everything or joint.everything:
+        return ALL
+    return Tolerance(along=whole.along, joint=joint.along | whole.joint | joint.joint)
+
+
+def _complete(r: Relation, t: Term, labels: Places, blocks: Blocks, readers: list[Relation] | None) -> bool:
+    """The operand enters every block into which the axes of these labels are cut."""
+    if readers is None:
+        return True
+    axes = {a for l, (a, _, _) in zip(r.out.labels, r.out.block.leaves, strict=True) if l in labels}
+    reached = {x.out.block.id for x in readers if any(y.block.id == t.block.id for y in x.ins)}
+    return all(b.id in reached for b in blocks.siblings(r.out.block, axes))
+
+
+def _back(r: Relation, t: Term, sets_out: frozenset[Places], blocks: Blocks, readers: list[Relation] | None) -> Tolerance:
     others = {l for o in r.ins if o is not t for l in o.labels}
-    asked = [frozenset(r.out.labels[k] for k in u) for u in out.along]  # as labels
+    asked = [frozenset(r.out.labels[k] for k in u) for u in sets_out]  # as labels
 
     def back(sets: list[Places]) -> Tolerance:
         """Sets of labels of the result as leaves of the operand; none left: it is broadcast along the whole set."""
         mine = [frozenset(k for k, l in enumerate(t.labels) if l in u) for u in sets]
-        return ALL if any(not u for u in mine) else Tolerance(along=_smallest(set(mine)))
+        if any(not m and _complete(r, t, u, blocks, readers) for m, u in zip(mine, sets, strict=True)):
+            return ALL
+        return Tolerance(along=_smallest({m for m in mine if m}))
 
     match r.op:
         case Einsum():
@@ -109,10 +134,13 @@ def _term(r: Relation, t: Term, out: Tolerance, blocks: Blocks) -> Tolerance:
             result = Tolerance()
             if r.op.linear:
                 result = back([u for u in asked if not (u & r.touched)])
-            if r.op.blind and t is r.ins[0] and entire(r, t):
+            if r.op.blind and t is r.ins[0] and readers is None:
                 touched = frozenset(k for k, l in enumerate(t.labels) if l in r.touched)
-                kept = result.along if not result.everything else frozenset()
-                result = ALL if not touched or result.everything else Tolerance(along=_smallest({*kept, touched}))
+                if result.everything or not touched and entire(r, t):
+                    return ALL
+                if entire(r, t):
+                    return Tolerance(along=_smallest({*result.along, touched}))
+                return Tolerance(along=result.along, joint=frozenset({touched}))
             return result
     return Tolerance()
 

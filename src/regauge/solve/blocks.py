@@ -83,6 +83,14 @@ class Blocks:
     relations: tuple[Relation, ...]
     rigid: frozenset[Axis]
 
+    def siblings(self, block: Block, axes: set[int]) -> list[Block]:
+        """Blocks of the same value that differ from this one along these axes at most, itself included."""
+        return [
+            b
+            for b in self.of[block.value.id]
+            if all(l == m for a, (l, m) in enumerate(zip(b.box, block.box, strict=True)) if a not in axes)
+        ]
+
     def is_rigid(self, block: Block, leaf: int) -> bool:
         return (block.value.id, block.leaves[leaf][0]) in self.rigid
 

@@ -18,13 +18,15 @@ from regauge.solve.frames import evaluable
 class Known:
     """sum over the leaves `along` of phi x = kappa. phi: 1 divided by the gains; kappa: constant + sum of phi . shift.
 
-    gains: (value, block) of each; shifts: (coefficient, value, block, number of gains that came before).
+    shifts: (coefficient, block, number of gains that came before). partial: the sum runs over all blocks into which the
+    axes are cut.
     """
 
     along: frozenset[int]
     constant: float
     gains: tuple[Block, ...] = ()
     shifts: tuple[tuple[float, Block, int], ...] = ()
+    partial: bool = False
 
     @property
     def zero(self) -> bool:
@@ -74,14 +76,15 @@ def _total(r: Relation) -> Known | None:
     axes = {i for i, l in enumerate(r.op.out) if l in r.op.touched}
     shape = r.out.block.value.shape
     along = frozenset(k for k, (a, _, _) in enumerate(r.out.block.leaves) if a in axes)
-    if prod(r.out.block.sizes[k] for k in along) != prod(shape[a] for a in axes) or not along:
+    partial = prod(r.out.block.sizes[k] for k in along) != prod(shape[a] for a in axes)
+    if not along and not partial:
         return None
-    return Known(along, r.op.total)
+    return Known(along, r.op.total, partial=partial)
 
 
 def _carry(r: Relation, t: Term, k: Known) -> Known | None:
     labels = {t.labels[i] for i in k.along}
-    if not labels <= set(r.out.labels):
+    if k.partial or not labels <= set(r.out.labels):
         return None
     along = frozenset(i for i, l in enumerate(r.out.labels) if l in labels)
     others = [o for o in r.ins if o is not t]

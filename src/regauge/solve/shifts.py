@@ -78,6 +78,7 @@ class Shifts:
     known: dict[int, Known] = field(default_factory=dict)
     region: tuple[Relation, ...] = ()
     kept: frozenset[int] = frozenset()
+    seconds: frozenset[int] = frozenset()
 
     @property
     def dim(self) -> int:
@@ -124,6 +125,7 @@ class _Solver:
         self.signatures: dict[int, object] = {}
         self.met: set[object] = set()
         self.echoes: set[int] = set()
+        self.seconds: set[int] = set()
 
     def run(self) -> Shifts:
         self._make_sources()
@@ -156,6 +158,7 @@ class _Solver:
             self.known,
             tuple(order),
             frozenset(self.tau) | {d.block.id for d in self.demands},
+            frozenset(self.seconds),
         )
 
     def _signature(self, b: Block) -> object:
@@ -257,6 +260,9 @@ class _Solver:
                 elif self._averages(r, t, part):
                     k = self.known[others[0].block.id]
                     leaves = tuple(r.out.labels.index(l) for l in labels)
+                    if k.partial and not self._leads(others[0], r):
+                        self.seconds.add(others[0].block.id)
+                        continue  # the average over all blocks is counted at the first
                     self._merge(out, s, Part(part.kind, part.factor * k.constant, leaves))
                 elif self.mode != "full":
                     self._kill(s)
@@ -290,7 +296,28 @@ class _Solver:
         mine = {t.labels[i] for i in part.leaves}
         along = {others[0].labels[i] for i in k.along}
         shared = mine & set(others[0].labels)
+        if k.partial and not self._uniform(t, summed):
+            return False
         return summed == along and not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
+
+    def _axes(self, t: Term, labels: set[int]) -> set[int]:
+        return {a for l, (a, _, _) in zip(t.labels, t.block.leaves, strict=True) if l in labels}
+
+    def _leads(self, p: Term, r: Relation) -> bool:
+        """The block is the first of those into which the averaged axis is cut."""
+        k = self.known[p.block.id]
+        axes = {i for i, (x, y) in enumerate(zip(p.block.value.shape, p.block.box, strict=True)) if y is not None and x > 1}
+        axes &= self._axes(p, {p.labels[i] for i in k.along}) or {p.block.value.ndim - 1}
+        return p.block.id == min(b.id for b in self.blocks.siblings(p.block, axes))
+
+    def _uniform(self, t: Term, summed: set[int]) -> bool:
+        """The translation is the same in all blocks along the summed axis."""
+        return self._everywhere(t.block, self._axes(t, summed) or {t.block.value.ndim - 2})
+
+    def _everywhere(self, b: Block, axes: set[int]) -> bool:
+        """The translation is the same in all blocks into which these axes are cut."""
+        mine = self._signature(b)
+        return all(self._signature(other) == mine for other in self.blocks.siblings(b, axes))
 
     def _merge(self, expression: Expression, s: int, part: Part) -> None:
         if s in self.dead:
@@ -316,6 +343,10 @@ class _Solver:
         tolerance = self.tolerance.get(b.id)
         if tolerance is None or tolerance.covers(varies):
             return
+        for places in tolerance.joint:
+            axes = {b.leaves[k][0] for k in places} or {a for a in range(b.value.ndim) if b.value.shape[a] > 1}
+            if not places & varies and self._everywhere(b, axes - {b.leaves[k][0] for k in varies}):
+                return
         readers = self.readers.get(b.id, [])
         observed = any(b.value is v for v in self.blocks.graph.outputs)
         if not observed and all(self._hands_on(r, b, expression) for r in readers):
@@ -561,7 +592,8 @@ class _Replay:
                     add(self._spread(tau, t.labels, r.out.labels) * factor)
                 elif others and not all(evaluable(o.block.value) for o in others):
                     k = self.plan.known[others[0].block.id]
-                    add(self._spread(tau, t.labels, r.out.labels) * k.constant)
+                    if others[0].block.id not in self.plan.seconds:
+                        add(self._spread(tau, t.labels, r.out.labels) * k.constant)
                 else:
                     add(self._contract(r, t, tau, others))
             source = self.readers.get(t.block.id)
