@@ -24,6 +24,7 @@ from regauge.graph.ir import (
     Slice,
     Source,
     Value,
+    evaluate,
 )
 
 
@@ -57,7 +58,9 @@ class Builder:
 
     # -- labelled axes --------------------------------------------------------------------------------------------
 
-    def einsum(self, ins: Sequence[Sequence[int]], out: Sequence[int], *xs: Value, sizes: dict[int, int] | None = None) -> Value:
+    def einsum(
+        self, ins: Sequence[Sequence[int]], out: Sequence[int], *xs: Value, sizes: dict[int, int] | None = None
+    ) -> Value:
         size = dict(sizes or {})
         for labels, x in zip(ins, xs, strict=True):
             size.update(zip(labels, x.shape, strict=True))
@@ -164,6 +167,16 @@ class Builder:
             y = self.scale(y, 1.0 / prod(x.shape[a] for a in axes))
         return self.reshape(y, [1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdim else y
 
+    def centre(self, x: Value, axes: Sequence[int]) -> Value:
+        """x minus its mean over the axes."""
+        axes = sorted(a % x.ndim for a in axes)
+
+        def fn(x: Tensor) -> Tensor:
+            return x - x.mean(axes, keepdim=True)
+
+        fn.__regauge_key__ = ("centre", tuple(axes))  # type: ignore[attr-defined]
+        return self.along("centre", fn, x, axes, linear=True, equivariant=True, blind=True, total=0.0)
+
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         shape = list(shape)
         if -1 in shape:
@@ -238,8 +251,6 @@ class Builder:
         return self._make(op, tuple(xs), shape, learned=True, data=any(x.data for x in xs))
 
     def _folded(self, op: Op, xs: tuple[Value, ...], shape: tuple[int, ...]) -> Value:
-        from regauge.graph.ir import evaluate
-
         key = (_identity(op), tuple(x.id for x in xs), shape)
         if key not in self._known:
             thunk = _memo(lambda: evaluate(op, [x.op.thunk() for x in xs], shape))  # type: ignore[union-attr]
@@ -263,9 +274,7 @@ class Builder:
                 shape[ndim - x.ndim + i] = n if n != 1 else shape[ndim - x.ndim + i]
         ins = tuple(
             tuple(
-                p if n == shape[p] else 1000 + 100 * k + i
-                for i, n in enumerate(x.shape)
-                for p in [ndim - x.ndim + i]
+                p if n == shape[p] else 1000 + 100 * k + i for i, n in enumerate(x.shape) for p in [ndim - x.ndim + i]
             )
             for k, x in enumerate(xs)
         )

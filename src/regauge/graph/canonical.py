@@ -132,9 +132,7 @@ class _Simplify(_Rewriter):
         kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
         if not axes or tuple(v.args[1].shape) != kept or abs(factor * prod(x.shape[a] for a in axes) + 1.0) > 1e-9:
             return None
-        from regauge.rules.norm import centre
-
-        return self.b.scale(centre(self.b, self.new[x.id], axes), v.op.coefs[0])
+        return self.b.scale(self.b.centre(self.new[x.id], axes), v.op.coefs[0])
 
     def _chart(self, v: Value) -> Value | None:
         """An invertible function of a parameter that nothing else reads."""

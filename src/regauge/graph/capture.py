@@ -178,7 +178,9 @@ def short(path: str) -> str:
     return "/".join(path.split("/")[-2:]) if "site-packages" in path else path.split("/")[-1]
 
 
-def _read(program: torch.export.ExportedProgram, prefix: str, observe: Observe, model: nn.Module | None = None) -> Captured:
+def _read(
+    program: torch.export.ExportedProgram, prefix: str, observe: Observe, model: nn.Module | None = None
+) -> Captured:
     signature = program.graph_signature
     state: dict[str, Tensor] = {}
     if model is not None:
@@ -192,9 +194,7 @@ def _read(program: torch.export.ExportedProgram, prefix: str, observe: Observe, 
         groups.setdefault(id(tensor) if model is not None else _storage(tensor), []).append(name)
     canonical = {name: names[0] for names in groups.values() for name in names}
 
-    parameters = {
-        node: canonical[_strip(name, prefix)] for node, name in signature.inputs_to_parameters.items()
-    }
+    parameters = {node: canonical[_strip(name, prefix)] for node, name in signature.inputs_to_parameters.items()}
     buffers, constants = {}, {}
     generator = torch.Generator().manual_seed(0)
     for node, name in signature.inputs_to_buffers.items():
@@ -215,9 +215,7 @@ def _read(program: torch.export.ExportedProgram, prefix: str, observe: Observe, 
     by_name = {n.name: n for n in output if isinstance(n, fx.Node)}  # type: ignore[union-attr]
     user = [by_name[n] for n in signature.user_outputs if n in by_name]
     user = [n for n in user if isinstance(n.meta.get("val"), Tensor) and n.meta["val"].is_floating_point()]
-    updates = {
-        canonical.get(_strip(name, prefix), name): nodes[n] for n, name in signature.buffers_to_mutate.items()
-    }
+    updates = {canonical.get(_strip(name, prefix), name): nodes[n] for n, name in signature.buffers_to_mutate.items()}
     if observe == "logits":
         user = user[:1]
     return Captured(

@@ -7,7 +7,6 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from regauge.graph.build import Builder
 from regauge.graph.ir import Value
@@ -17,13 +16,7 @@ from regauge.rules.registry import rule
 
 def centre(b: Builder, x: Value, axes: Sequence[int]) -> Value:
     """x minus its mean over the axes."""
-    axes = sorted(a % x.ndim for a in axes)
-
-    def fn(x: Tensor) -> Tensor:
-        return x - x.mean(axes, keepdim=True)
-
-    fn.__regauge_key__ = ("centre", tuple(axes))  # type: ignore[attr-defined]
-    return b.along("centre", fn, x, axes, linear=True, equivariant=True, blind=True, total=0.0)
+    return b.centre(x, axes)
 
 
 def mean_square(b: Builder, x: Value, axes: Sequence[int], count: float | None = None) -> Value:

@@ -44,7 +44,9 @@ def infer(
     return infer_captured(captured, observe if isinstance(observe, str) else None, unknown, say)
 
 
-def infer_captured(captured: Captured, observe: str | None = None, unknown: str = "raise", progress: Progress | None = None) -> Gauge:
+def infer_captured(
+    captured: Captured, observe: str | None = None, unknown: str = "raise", progress: Progress | None = None
+) -> Gauge:
     """The gauge group of a model that was traced before."""
     say = progress or (lambda stage: None)
     say("rules")

@@ -102,7 +102,9 @@ def _complete(r: Relation, t: Term, labels: Places, blocks: Blocks, readers: lis
     return all(b.id in reached for b in blocks.siblings(r.out.block, axes))
 
 
-def _back(r: Relation, t: Term, sets_out: frozenset[Places], blocks: Blocks, readers: list[Relation] | None) -> Tolerance:
+def _back(
+    r: Relation, t: Term, sets_out: frozenset[Places], blocks: Blocks, readers: list[Relation] | None
+) -> Tolerance:
     others = {l for o in r.ins if o is not t for l in o.labels}
     asked = [frozenset(r.out.labels[k] for k in u) for u in sets_out]  # as labels
 
@@ -123,7 +125,13 @@ def _back(r: Relation, t: Term, sets_out: frozenset[Places], blocks: Blocks, rea
         case Concat():
             cut = {l for l, (a, _, _) in zip(r.out.labels, r.out.block.leaves, strict=True) if a == r.op.axis}
             whole = t.block.value.shape[r.op.axis] == 1 and r.out.block.value.shape[r.op.axis] > 1
-            return back([u for u in asked if not (u & r.touched) and u <= set(t.labels) and not (u & cut) and not (whole and not u)])
+            return back(
+                [
+                    u
+                    for u in asked
+                    if not (u & r.touched) and u <= set(t.labels) and not (u & cut) and not (whole and not u)
+                ]
+            )
         case Mix():
             return back([u for u in asked if not (u & (r.planes | r.fixed))])
         case Pointwise() if t is not r.ins[0] and r.op.name == "drop":

@@ -379,7 +379,9 @@ class _Cutter:
                 differ = (g, a, b)
         return differ
 
-    def _replace(self, value: int, box: Box, axes: tuple[int, ...], parts: tuple[Lattice, ...], shift: int) -> list[Box]:
+    def _replace(
+        self, value: int, box: Box, axes: tuple[int, ...], parts: tuple[Lattice, ...], shift: int
+    ) -> list[Box]:
         out = []
         for offset, leaves in parts:
             new = list(box)
@@ -432,7 +434,9 @@ class _Cutter:
                 for ins_blocks, bound in self._join(v, ins, out, out_block, of):
                     number: dict[tuple[int, int], int] = {}
 
-                    def term(block: Block, labels: tuple[int, ...], number: dict[tuple[int, int], int] = number) -> Term:
+                    def term(
+                        block: Block, labels: tuple[int, ...], number: dict[tuple[int, int], int] = number
+                    ) -> Term:
                         seen: dict[int, int] = {}
                         leaf = []
                         for axis, _, _ in block.leaves:
@@ -453,7 +457,11 @@ class _Cutter:
                             yield self._structural(v, p, bu, bv)
         if isinstance(v.op, Frozen):
             for out_block in of[v.id]:
-                ins_terms = tuple(Term(b, tuple(range(100 * i, 100 * i + len(b.leaves)))) for i, x in enumerate(v.args) for b in of[x.id])
+                ins_terms = tuple(
+                    Term(b, tuple(range(100 * i, 100 * i + len(b.leaves))))
+                    for i, x in enumerate(v.args)
+                    for b in of[x.id]
+                )
                 yield Relation(v.op, Term(out_block, tuple(range(10_000, 10_000 + len(out_block.leaves)))), ins_terms)
 
     def _same(self, p: Pairing, bu: Box, bv: Box) -> bool:
@@ -508,18 +516,28 @@ class _Cutter:
         return frozenset(planes), frozenset(fixed + [k for k in mine if k not in planes])
 
     def _join(
-        self, v: Value, ins: tuple[tuple[int, ...], ...], out: tuple[int, ...], out_block: Block, of: dict[int, tuple[Block, ...]]
+        self,
+        v: Value,
+        ins: tuple[tuple[int, ...], ...],
+        out: tuple[int, ...],
+        out_block: Block,
+        of: dict[int, tuple[Block, ...]],
     ) -> Iterator[tuple[list[Block], dict[int, Lattice]]]:
         """Every choice of operand blocks that agree with each other and with the result on all labels."""
         start: dict[int, Lattice] = {l: out_block.box[i] or (0, ()) for i, l in enumerate(out)}
 
-        def extend(k: int, chosen: list[Block], bound: dict[int, Lattice]) -> Iterator[tuple[list[Block], dict[int, Lattice]]]:
+        def extend(
+            k: int, chosen: list[Block], bound: dict[int, Lattice]
+        ) -> Iterator[tuple[list[Block], dict[int, Lattice]]]:
             if k == len(ins):
                 yield chosen, bound
                 return
             for block in of[v.args[k].id]:
                 new = dict(bound)
-                if all(new.setdefault(l, block.box[i] or (0, ())) == (block.box[i] or (0, ())) for i, l in enumerate(ins[k])):
+                if all(
+                    new.setdefault(l, block.box[i] or (0, ())) == (block.box[i] or (0, ()))
+                    for i, l in enumerate(ins[k])
+                ):
                     yield from extend(k + 1, [*chosen, block], new)
 
         yield from extend(0, [], start)

@@ -240,6 +240,15 @@ def _dims(plan: Plan, drafts: dict[int, _Draft], home: dict[int, int]) -> None:
         on = frozenset(b for b, _, _ in c.on)
         key = spread.get(on)
         if key is None:
-            key = next((home[r] for b, _, _ in c.on for k in range(len(cells.blocks[b].leaves)) for r in [plan.indices.root[cells.cell(cells.blocks[b], k)]] if r in home), None)
+            key = next(
+                (
+                    home[r]
+                    for b, _, _ in c.on
+                    for k in range(len(cells.blocks[b].leaves))
+                    for r in [plan.indices.root[cells.cell(cells.blocks[b], k)]]
+                    if r in home
+                ),
+                None,
+            )
         if key is not None:
             drafts[key].dim += c.dim

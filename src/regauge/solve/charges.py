@@ -14,7 +14,7 @@ from itertools import combinations
 from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Frozen, Mix, Param, Pointwise, Reshape, Slice
-from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.blocks import Block, Blocks, Relation
 from regauge.solve.cells import Cells
 from regauge.solve.frames import Frames
 from regauge.solve.indices import Indices
@@ -73,15 +73,11 @@ class _Space:
 
 def charges(blocks: Blocks, relations: list[Relation], indices: Indices, frames: Frames) -> Charges:
     space = _Space(blocks, indices, frames)
-    size = {
-        r: n for b in blocks.all() for k, n in enumerate(b.sizes) for r in [indices.root[indices.cells.cell(b, k)]]
-    }
+    size = {r: n for b in blocks.all() for k, n in enumerate(b.sizes) for r in [indices.root[indices.cells.cell(b, k)]]}
     parameter = {
         b.id for v in blocks.graph.values if isinstance(v.op, Param) and not v.op.statistic for b in blocks.of[v.id]
     }
-    carried = {
-        b.id for v in blocks.graph.values if isinstance(v.op, Param) for b in blocks.of[v.id]
-    }
+    carried = {b.id for v in blocks.graph.values if isinstance(v.op, Param) for b in blocks.of[v.id]}
     found, zeros = [], {}
     for signs in (False, True):
         system = _System(signs, parameter, carried)
@@ -101,7 +97,9 @@ def _parameters(blocks: Blocks, space: _Space) -> Iterator[Variable]:
                     yield (b.id, s)
 
 
-def _equations(blocks: Blocks, relations: list[Relation], space: _Space, signs: bool) -> Iterator[tuple[Row, Relation | None]]:
+def _equations(
+    blocks: Blocks, relations: list[Relation], space: _Space, signs: bool
+) -> Iterator[tuple[Row, Relation | None]]:
     held: dict[int, list[int | None]] = {b.id: space.classes(b) for b in blocks.all()}
     for r in relations:
         for row in _relation(r, held, signs):

@@ -9,7 +9,23 @@ import torch
 from torch import Tensor
 
 from regauge.errors import InputError
-from regauge.graph.ir import Add, Along, Chart, Concat, Einsum, Free, Frozen, Graph, Mix, Param, Pointwise, Reshape, Slice, Source, Value
+from regauge.graph.ir import (
+    Add,
+    Along,
+    Chart,
+    Concat,
+    Einsum,
+    Free,
+    Frozen,
+    Graph,
+    Mix,
+    Param,
+    Pointwise,
+    Reshape,
+    Slice,
+    Source,
+    Value,
+)
 from regauge.rules.pointwise import keyed
 
 if TYPE_CHECKING:
@@ -49,7 +65,14 @@ def _graph(graph: Graph) -> dict[str, Any]:
     number = {v.id: i for i, v in enumerate(graph.values)}
     return {
         "values": [
-            [_op(v), [number[a.id] for a in v.args], list(v.shape), int(v.learned) + 2 * int(v.data), v.source.operator, v.source.place]
+            [
+                _op(v),
+                [number[a.id] for a in v.args],
+                list(v.shape),
+                int(v.learned) + 2 * int(v.data),
+                v.source.operator,
+                v.source.place,
+            ]
             for v in graph.values
         ],
         "outputs": [number[v.id] for v in graph.outputs],
@@ -71,10 +94,33 @@ def _op(v: Value) -> list[Any]:
             o = v.op
             key = getattr(o.fn, "__regauge_key__", None)
             bare = key is not None and key[1:] == ("()", "[]") and o.name.startswith("aten.")
-            return ["pointwise", o.name, [list(i) for i in o.ins], list(o.out), o.degree, o.parity, list(o.fixed), o.linear, bare]
+            return [
+                "pointwise",
+                o.name,
+                [list(i) for i in o.ins],
+                list(o.out),
+                o.degree,
+                o.parity,
+                list(o.fixed),
+                o.linear,
+                bare,
+            ]
         case Along():
             o = v.op
-            return ["along", o.name, [list(i) for i in o.ins], list(o.out), sorted(o.touched), o.linear, o.degree, o.parity, o.equivariant, o.blind, o.total, o.constants]
+            return [
+                "along",
+                o.name,
+                [list(i) for i in o.ins],
+                list(o.out),
+                sorted(o.touched),
+                o.linear,
+                o.degree,
+                o.parity,
+                o.equivariant,
+                o.blind,
+                o.total,
+                o.constants,
+            ]
         case Mix(axis, matrix, key):
             m = matrix.reshape(-1, *matrix.shape[-2:])
             few = m[:: max(1, len(m) // 4)][:4] if len(m) > 4 else m
@@ -114,15 +160,29 @@ def decode(text: str) -> tuple[Graph, dict[str, tuple[str, ...]], str | None, tu
         data = json.loads(text)
         schema = data["schema"]
     except (ValueError, KeyError, TypeError):
-        raise InputError("this is not a gauge file: expected JSON with a schema number, as Gauge.to_json() writes it") from None
+        raise InputError(
+            "this is not a gauge file: expected JSON with a schema number, as Gauge.to_json() writes it"
+        ) from None
     if schema != SCHEMA:
         raise InputError(f"the gauge file has schema {schema}, this version reads {SCHEMA}: infer the gauge again")
     values: list[Value] = []
     for i, (op, args, shape, flags, operator, place) in enumerate(data["graph"]["values"]):
         made = _made(op, tuple(shape))
-        values.append(Value(i, made, tuple(values[a] for a in args), tuple(shape), bool(flags & 1), bool(flags & 2), Source(operator, place)))
+        values.append(
+            Value(
+                i,
+                made,
+                tuple(values[a] for a in args),
+                tuple(shape),
+                bool(flags & 1),
+                bool(flags & 2),
+                Source(operator, place),
+            )
+        )
     graph = Graph(
-        tuple(values), tuple(values[i] for i in data["graph"]["outputs"]), tuple(values[i] for i in data["graph"]["followers"])
+        tuple(values),
+        tuple(values[i] for i in data["graph"]["outputs"]),
+        tuple(values[i] for i in data["graph"]["followers"]),
     )
     aliases = {k: tuple(v) for k, v in data["aliases"].items()}
     return graph, aliases, data["observe"], tuple(data["frozen"]), data["dim"]
@@ -142,7 +202,20 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
             fn = keyed(name) if bare else _lost
             return Pointwise(name, fn, tuple(map(tuple, ins)), tuple(out), degree, parity, tuple(fixed), linear)
         case ["along", name, ins, out, touched, linear, degree, parity, equivariant, blind, total, constants]:
-            return Along(name, _lost, tuple(map(tuple, ins)), tuple(out), frozenset(touched), linear, degree, parity, equivariant, blind, total, constants)
+            return Along(
+                name,
+                _lost,
+                tuple(map(tuple, ins)),
+                tuple(out),
+                frozenset(touched),
+                linear,
+                degree,
+                parity,
+                equivariant,
+                blind,
+                total,
+                constants,
+            )
         case ["mix", axis, key, full, few]:
             m = torch.tensor(few, dtype=torch.float64)
             shape_m = [*[1] * (len(full) - 2), *full[-2:]]

@@ -47,7 +47,16 @@ class Rotate:
             root = plan.frames.root[plan.frames.derived[root].other]
         return root
 
-    def _turn(self, state: State, array: Tensor, c: int, root: int, sign: int, dual: dict[int, Tensor], gains: dict[int, Tensor]) -> Tensor:
+    def _turn(
+        self,
+        state: State,
+        array: Tensor,
+        c: int,
+        root: int,
+        sign: int,
+        dual: dict[int, Tensor],
+        gains: dict[int, Tensor],
+    ) -> Tensor:
         """Multiply the leaf of cell c by its class's matrix: M, or D^p M D^-p along links."""
         plan, frames = state.plan, state.plan.frames
         places = plan.frame_places[plan.component(root)]
@@ -64,7 +73,9 @@ class Rotate:
         array = self._turn(state, array, c, other, frames.sign[d.other] ^ relative, dual, gains)
         return array * gain if power > 0 else array / gain
 
-    def _gain(self, state: State, link: object, c: int, ndim: int, places: dict[int, dict[int, int]], gains: dict[int, Tensor]) -> Tensor:
+    def _gain(
+        self, state: State, link: object, c: int, ndim: int, places: dict[int, dict[int, int]], gains: dict[int, Tensor]
+    ) -> Tensor:
         """The diagonal of a link, shaped to multiply the array of cell c."""
         block = link.gain.block  # type: ignore[attr-defined]
         if block.id not in gains:
@@ -100,7 +111,10 @@ class Scale:
         plan = state.plan
         logs: dict[int, Tensor] = {}
         odd: dict[int, Tensor] = {}
-        for functions, charges, into in ((self.scales, plan.charges.scales, logs), (self.signs, plan.charges.signs, odd)):
+        for functions, charges, into in (
+            (self.scales, plan.charges.scales, logs),
+            (self.signs, plan.charges.signs, odd),
+        ):
             for f, charge in zip(functions, charges, strict=True):
                 for block_id, leaves, coefficient in charge.on:
                     term = self._spread(plan, block_id, leaves, f) * float(coefficient)

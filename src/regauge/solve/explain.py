@@ -59,7 +59,11 @@ class Obstruction:
     lost: int = 0
 
     def __str__(self) -> str:
-        return f"{self.bond}: {self.text}" + (f" [{self.source}]" if self.source else "") + (f"; {self.cost}" if self.cost else "")
+        return (
+            f"{self.bond}: {self.text}"
+            + (f" [{self.source}]" if self.source else "")
+            + (f"; {self.cost}" if self.cost else "")
+        )
 
 
 def _source(r: Relation | None) -> str:
@@ -88,7 +92,10 @@ def trail(plan: Plan, bonds: Sequence[Bond], name: str, axis: int) -> Trail:
         raise KeyError(f"{name}: the observed function reads no such parameter")
     if not 0 <= axis < value.ndim:
         raise IndexError(f"{name} has {value.ndim} axes, not an axis {axis}")
-    group = " + ".join(str(b.group) for b in bonds if any((t.parameter, t.axis) == (name, axis) for t in b.touches)) or "fixed"
+    group = (
+        " + ".join(str(b.group) for b in bonds if any((t.parameter, t.axis) == (name, axis) for t in b.touches))
+        or "fixed"
+    )
     steps: dict[Step, None] = {}
     cells = plan.frames.cells
     readers = [v for v in plan.graph.values if value in v.args]
@@ -108,7 +115,9 @@ def trail(plan: Plan, bonds: Sequence[Bond], name: str, axis: int) -> Trail:
                     steps[Step(f"index set of {n}: {MEANING[flag]} ({_what(why)})", _source(why))] = None
             if i in plan.indices.fixed:
                 why = plan.indices.causes.get(i)
-                steps[Step(f"index set of {n}: not permuted ({_what(why)} tells its entries apart)", _source(why))] = None
+                steps[Step(f"index set of {n}: not permuted ({_what(why)} tells its entries apart)", _source(why))] = (
+                    None
+                )
     for (block_id, classes), why in plan.charges.zeros.items():
         if cells.blocks[block_id].value is value and not classes:
             steps[Step(f"no overall scale ({_what(why)})", _source(why))] = None
@@ -143,7 +152,12 @@ def _restrictions(plan: Plan, bonds: Sequence[Bond]) -> list[Obstruction]:
             if MONOMIAL in flags:
                 would = kind_of(flags - {MONOMIAL})
                 why = causes.get(MONOMIAL)
-                if would is None or why is None or isinstance(why.op, Einsum) and any(isinstance(t.block.value.op, Free) for t in why.ins):
+                if (
+                    would is None
+                    or why is None
+                    or isinstance(why.op, Einsum)
+                    and any(isinstance(t.block.value.op, Free) for t in why.ins)
+                ):
                     continue
                 before = {"GL": f"GL({n})", "O": f"O({n})", "O1": f"O({n - 1})"}.get(would, would)
                 lost = frame_dim(would, n) - (n if would == "GL" else 0)
@@ -154,7 +168,9 @@ def _restrictions(plan: Plan, bonds: Sequence[Bond]) -> list[Obstruction]:
             elif ORTHOGONAL in flags:
                 why = causes[ORTHOGONAL]
                 lost = n * n - frame_dim(kind_of(flags) or "O", n)
-                out.append(Obstruction(bond.name, f"{bond.group} instead of GL({n}): a norm x . x", _source(why), "", lost))
+                out.append(
+                    Obstruction(bond.name, f"{bond.group} instead of GL({n}): a norm x . x", _source(why), "", lost)
+                )
         if bond.group.base in ("C*", "SO(2)"):
             planes = bond.group.copies[0][0] if bond.group.copies else 1
             why = next((f.get(PLANE) for f in plan.frames.causes.values() if PLANE in f), None)
@@ -180,7 +196,15 @@ def _ties(plan: Plan, bonds: Sequence[Bond], dim: int) -> list[Obstruction]:
         names = sorted({b.name for b in bonds for t in b.touches if t.parameter == v.op.name})
         places = " and ".join(str(u.source) for u in users[v.id][:2])
         cost = f"untie: + {copies * prod(v.shape):,} parameters, {gain:+,} dimensions".replace(",", " ")
-        out.append(Obstruction(", ".join(names[:1]) or v.op.name, f"{v.op.name} is tied: one tensor in {copies + 1} roles", places, cost, max(gain, 0)))
+        out.append(
+            Obstruction(
+                ", ".join(names[:1]) or v.op.name,
+                f"{v.op.name} is tied: one tensor in {copies + 1} roles",
+                places,
+                cost,
+                max(gain, 0),
+            )
+        )
     return out
 
 

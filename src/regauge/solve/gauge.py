@@ -17,7 +17,15 @@ from regauge.solve.plan import Plan, frame_dim
 from regauge.solve.ranks import shortfalls
 
 UNREAD = "table rows that inputs of this length never read (elements keep them as they are)"
-KINDS = {"GL": "SL({n})", "O": "O({n})", "O1": "O({m})", "SO2": "SO(2)", "GLv": "Aff({m})", "GLc": "Aff({m})", "GLvc": "GL({m})"}
+KINDS = {
+    "GL": "SL({n})",
+    "O": "O({n})",
+    "O1": "O({m})",
+    "SO2": "SO(2)",
+    "GLv": "Aff({m})",
+    "GLc": "Aff({m})",
+    "GLvc": "GL({m})",
+}
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,18 @@ class Gauge:
         parts = (
             ("scales of units, heads, gains", sum(c.dim for c in p.charges.scales)),
             ("parameters that no reader sees", sum(u.dim for u in p.unseen if u.tolerance.everything)),
-            ("directions that every reader removes (a mean, a softmax)", sum(u.dim for u in p.unseen if not u.tolerance.everything)),
-            ("translations that other biases absorb", sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is None)),
-            ("readers of values with a known linear relation", sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is not None)),
+            (
+                "directions that every reader removes (a mean, a softmax)",
+                sum(u.dim for u in p.unseen if not u.tolerance.everything),
+            ),
+            (
+                "translations that other biases absorb",
+                sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is None),
+            ),
+            (
+                "readers of values with a known linear relation",
+                sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is not None),
+            ),
             ("beyond the rank of neighbouring maps (counted, not sampled)", sum(s.dim for s in shortfalls(p))),
             (UNREAD, sum(unread(p).values())),
             ("levels that centring readers remove", p.levels.dim - p.overlap),
@@ -116,10 +133,14 @@ class Gauge:
     def __getitem__(self, name: str) -> Type:
         shape = self.plan.shapes.get(self._canonical(name))
         if shape is None:
-            raise KeyError(f"{name}: the observed function reads no such parameter; it reads {', '.join(list(self.plan.shapes)[:4])} ...")
+            raise KeyError(
+                f"{name}: the observed function reads no such parameter; it reads {', '.join(list(self.plan.shapes)[:4])} ..."
+            )
         axes = []
         for a in range(len(shape)):
-            here = [(b, t) for b in self.bonds for t in b.touches if (t.parameter, t.axis) == (self._canonical(name), a)]
+            here = [
+                (b, t) for b in self.bonds for t in b.touches if (t.parameter, t.axis) == (self._canonical(name), a)
+            ]
             axes.append(Axis(tuple(b for b, _ in here), here[0][1].side if here else "vector"))
         return Type(name, shape, tuple(axes))
 
@@ -169,7 +190,9 @@ class Gauge:
 
         gauge = Gauge(solve(graph, aliases), observe, frozen)
         if gauge.dim != dim:
-            raise InputError(f"the gauge file says dimension {dim}, reading it back gives {gauge.dim}: the file was changed or is of another version")
+            raise InputError(
+                f"the gauge file says dimension {dim}, reading it back gives {gauge.dim}: the file was changed or is of another version"
+            )
         return gauge
 
     def __str__(self) -> str:
@@ -183,7 +206,10 @@ class Gauge:
     def _repr_html_(self) -> str:
         from html import escape
 
-        rows = "".join(f"<tr><td>{escape(b.name)}</td><td>{escape(str(b.group))}</td><td>{b.size}</td><td>{b.dim}</td></tr>" for b in self.bonds)
+        rows = "".join(
+            f"<tr><td>{escape(b.name)}</td><td>{escape(str(b.group))}</td><td>{b.size}</td><td>{b.dim}</td></tr>"
+            for b in self.bonds
+        )
         return f"<p>Gauge group of dimension {self.dim}</p><table><tr><th>bond</th><th>group</th><th>size</th><th>dim</th></tr>{rows}</table>"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
 from math import prod
 
 from regauge.graph.ir import Einsum, Free, Graph, Param, Value
@@ -27,7 +26,9 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     tolerance = tolerances(cut, relations)
     known = known_relations(cut, relations)
     hidden = unseen(cut, tolerance)
-    full, level, overlap = (shifts(cut, relations, tolerance, known, hidden, mode) for mode in ("full", "level", "overlap"))
+    full, level, overlap = (
+        shifts(cut, relations, tolerance, known, hidden, mode) for mode in ("full", "level", "overlap")
+    )
     found = plan(graph, cut, index, frame, charge, aliases)
     return replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden)
 

@@ -102,7 +102,14 @@ def frame_dim(kind: str, n: int) -> int:
     }[kind]
 
 
-def plan(graph: Graph, blocks: Blocks, indices: Indices, frames: Frames, charges: Charges, aliases: dict[str, tuple[str, ...]]) -> Plan:
+def plan(
+    graph: Graph,
+    blocks: Blocks,
+    indices: Indices,
+    frames: Frames,
+    charges: Charges,
+    aliases: dict[str, tuple[str, ...]],
+) -> Plan:
     """Collect the classes that parameters carry, with their places."""
     cells = frames.cells
     sizes = [n for b in blocks.all() for n in b.sizes]
@@ -136,7 +143,11 @@ def plan(graph: Graph, blocks: Blocks, indices: Indices, frames: Frames, charges
 
     sources, frame_places = {}, {}
     for root, cs in members.items():
-        if frames.monomial(root) or root in frames.derived or not any(c in held for c in in_component[frames.component.get(root, root)]):
+        if (
+            frames.monomial(root)
+            or root in frames.derived
+            or not any(c in held for c in in_component[frames.component.get(root, root)])
+        ):
             continue
         kind = kind_of(frames.flags.get(root, frozenset()))
         component = frames.component.get(root, root)
@@ -182,7 +193,9 @@ class State:
             assert isinstance(v.op, Param)
             found = next((state[n] for n in (v.op.name, *plan.aliases.get(v.op.name, ())) if n in state), None)
             if found is None:
-                raise InputError(f"the state dict has no tensor {v.op.name}: the gauge was inferred from a model that has one")
+                raise InputError(
+                    f"the state dict has no tensor {v.op.name}: the gauge was inferred from a model that has one"
+                )
             if tuple(found.shape) != v.shape:
                 raise InputError(f"{v.op.name} has the shape {tuple(found.shape)}, the gauge expects {v.shape}")
             self.charts[v.op.name] = v.op.chart

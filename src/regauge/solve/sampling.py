@@ -109,8 +109,10 @@ def matrix(kind: str, n: int, generator: Generator) -> Tensor:
     basis = ones_basis(n)
     inner = torch.eye(n, dtype=torch.float64)
     if n > 1:
-        inner[1:, 1:] = orthogonal(n - 1, generator) if kind == "O1" else special(n - 1, generator) * torch.exp(
-            SPREAD * normal(generator)
+        inner[1:, 1:] = (
+            orthogonal(n - 1, generator)
+            if kind == "O1"
+            else special(n - 1, generator) * torch.exp(SPREAD * normal(generator))
         )
     if kind == "GLv":  # fixes the vector of ones: anything may be added to it from elsewhere
         inner[0, 1:] = SPREAD * normal(generator, n - 1)

@@ -135,7 +135,11 @@ class _Solver:
                 if not v.learned:
                     continue
                 if isinstance(v.op, Param):
-                    expression = {s.id: Part(IDENTITY, 1.0, s.leaves) for s in self.sources if s.block.id == b.id and s.known is None}
+                    expression = {
+                        s.id: Part(IDENTITY, 1.0, s.leaves)
+                        for s in self.sources
+                        if s.block.id == b.id and s.known is None
+                    }
                 else:
                     expression = {}
                     self.signatures[b.id] = self._signature(b)
@@ -298,7 +302,9 @@ class _Solver:
         shared = mine & set(others[0].labels)
         if k.partial and not self._uniform(t, summed):
             return False
-        return summed == along and not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
+        return (
+            summed == along and not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
+        )
 
     def _axes(self, t: Term, labels: set[int]) -> set[int]:
         return {a for l, (a, _, _) in zip(t.labels, t.block.leaves, strict=True) if l in labels}
@@ -306,7 +312,9 @@ class _Solver:
     def _leads(self, p: Term, r: Relation) -> bool:
         """The block is the first of those into which the averaged axis is cut."""
         k = self.known[p.block.id]
-        axes = {i for i, (x, y) in enumerate(zip(p.block.value.shape, p.block.box, strict=True)) if y is not None and x > 1}
+        axes = {
+            i for i, (x, y) in enumerate(zip(p.block.value.shape, p.block.box, strict=True)) if y is not None and x > 1
+        }
         axes &= self._axes(p, {p.labels[i] for i in k.along}) or {p.block.value.ndim - 1}
         return p.block.id == min(b.id for b in self.blocks.siblings(p.block, axes))
 
@@ -381,9 +389,13 @@ class _Solver:
         """The youngest source with an invertible coefficient that reaches every place where the translation varies."""
         varies = {k for p in expression.values() for k in p.leaves}
         for kind in (IDENTITY, SCALAR):
-            fit = [s for s, p in expression.items() if p.kind == kind and set(p.leaves) == varies and s not in self.solved]
+            fit = [
+                s for s, p in expression.items() if p.kind == kind and set(p.leaves) == varies and s not in self.solved
+            ]
             if fit:  # one whose block has unseen directions, so that the free ones count in full
-                return max(fit, key=lambda s: (self.sources[s].block.id in self.unseen, self.sources[s].block.value.id, s))
+                return max(
+                    fit, key=lambda s: (self.sources[s].block.id in self.unseen, self.sources[s].block.value.id, s)
+                )
         return None
 
     def _kill(self, s: int) -> None:
@@ -412,7 +424,9 @@ class _Solver:
                 return not r.touched
             case Mix():
                 marked = r.planes | r.fixed
-                return not any(t.labels[k] in marked for t in terms for p in expression.values() for k in p.leaves) and not self._varies(r)
+                return not any(
+                    t.labels[k] in marked for t in terms for p in expression.values() for k in p.leaves
+                ) and not self._varies(r)
             case Along() if r.op.blind and self._absorbs(r, terms[0], expression):
                 return True
             case Along() if r.op.linear and r.op.constants:
@@ -597,7 +611,13 @@ class _Replay:
                 else:
                     add(self._contract(r, t, tau, others))
             source = self.readers.get(t.block.id)
-            if source is not None and source.known is not None and source.id in self.values and isinstance(r.op, Einsum) and len(r.ins) == 2:
+            if (
+                source is not None
+                and source.known is not None
+                and source.id in self.values
+                and isinstance(r.op, Einsum)
+                and len(r.ins) == 2
+            ):
                 (other,) = others
                 k = self.plan.known.get(other.block.id)
                 if k is not None and {other.labels[j] for j in k.along} == {t.labels[j] for j in source.along}:
@@ -622,7 +642,11 @@ class _Replay:
         held = {l for o in others for l in o.labels}
         widths = [sizes[l] if l in summed and l not in held else n for l, n in zip(t.labels, tau.shape, strict=True)]
         tau = tau.expand(widths) if widths else tau
-        tau = tau.expand([sizes[l] if l in summed else n for l, n in zip(t.labels, tau.shape, strict=True)]) if widths else tau
+        tau = (
+            tau.expand([sizes[l] if l in summed else n for l, n in zip(t.labels, tau.shape, strict=True)])
+            if widths
+            else tau
+        )
         keep = [i for i, l in enumerate(t.labels) if tau.shape[i] > 1 or sizes[l] == 1]
         tensors.append(tau.reshape([tau.shape[i] for i in keep]))
         names.append([t.labels[i] for i in keep])
