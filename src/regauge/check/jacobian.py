@@ -87,13 +87,14 @@ def null_space(model: nn.Module, args: tuple, kwargs: dict | None = None, *, obs
     generator = torch.Generator().manual_seed(seed)
     twin = double_copy(model)
     randomise(twin, generator)
-    named = {n: p for n, p in twin.named_parameters() if p.requires_grad}
+    named: dict[str, Tensor] = {n: p for n, p in twin.named_parameters() if p.requires_grad}
     total = sum(p.numel() for p in named.values())
     if not total:
         raise InputError("the model has no floating parameters: there is nothing to count")
     block = partial(_rows, twin, named, args, kwargs or {}, observe, leaks, generator, total)
-    rows, wanted = [], total + total // 4 + 32
-    while sum(map(len, rows)) < wanted:
+    rows: list[Tensor] = []
+    wanted = total + total // 4 + 32
+    while sum(len(r) for r in rows) < wanted:
         rows.append(block())
         if len(rows) >= BATCHES:
             break
@@ -212,7 +213,7 @@ def _pull(flat: Tensor, named: dict[str, Tensor], cotangents: Tensor) -> Tensor:
     parameters = tuple(named.values())
     options = {"retain_graph": True, "allow_unused": True}
     try:
-        grads = torch.autograd.grad(flat, parameters, cotangents, is_grads_batched=True, **options)
+        grads: Any = torch.autograd.grad(flat, parameters, cotangents, is_grads_batched=True, **options)
     except RuntimeError:
         each = [torch.autograd.grad(flat, parameters, c, **options) for c in cotangents]
         grads = tuple(None if g[0] is None else torch.stack(g) for g in zip(*each, strict=True))

@@ -266,8 +266,8 @@ class _Detours(_Rewriter):
         key = (root.shape, tuple((r.op, tuple(index.get(a.id, ("free", a.id)) for a in r.args)) for r in order))
         if key not in self.cache:
             try:
-                found = probe(root, order)
-                self.cache[key] = found and (*found, f"detour {len(self.cache)}")
+                mixed = probe(root, order)
+                self.cache[key] = mixed and (*mixed, f"detour {len(self.cache)}")
             except (KeyError, RuntimeError):
                 self.cache[key] = None
         found = self.cache[key]

@@ -99,12 +99,10 @@ def lerp(b: Builder, x: Value, y: Value, weight: Operand) -> Value:
 
 @rule("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", samples=lambda t: [(t(3, 5) > 0, t(3, 5), t(3, 5))])
 def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
-    if not is_number(y) and not y.learned and is_filled(y):  # type: ignore[union-attr]
-        y = float(y.op.thunk().flatten()[0])  # type: ignore[union-attr]
-    if not is_number(x) and not x.learned and is_filled(x):  # type: ignore[union-attr]
-        x = float(x.op.thunk().flatten()[0])  # type: ignore[union-attr]
-    if is_number(x) and is_number(y):
-        return b.pointwise("choose", lambda c: torch.where(c.bool(), x, y), condition)  # type: ignore[call-overload]
+    x, y = _as_number(x), _as_number(y)
+    if isinstance(x, int | float) and isinstance(y, int | float):
+        yes, no = float(x), float(y)
+        return b.pointwise("choose", lambda c: torch.where(c.bool(), yes, no), condition)
     if is_number(y):
         return _keep(b, condition, x, float(y), True)  # type: ignore[arg-type]
     if is_number(x):
@@ -112,6 +110,13 @@ def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
     return b.pointwise(
         "where", lambda c, x, y: torch.where(c.bool(), x, y), condition, x, y, degree=1, fixed=(0,), linear=not condition.learned  # type: ignore[arg-type]
     )
+
+
+def _as_number(x: Operand) -> Operand:
+    """A constant with one value everywhere, as that value."""
+    if isinstance(x, Value) and not x.learned and is_filled(x):
+        return float(x.op.thunk().flatten()[0])  # type: ignore[union-attr]
+    return x
 
 
 def is_filled(x: Value) -> bool:

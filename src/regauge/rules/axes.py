@@ -60,7 +60,6 @@ def permute(b: Builder, x: Value, order: Sequence[int]) -> Value:
 
 @rule("aten.movedim.int", "aten.movedim.intlist", samples=lambda t: [(t(2, 3, 4), 0, 2)])
 def movedim(b: Builder, x: Value, source: Any, destination: Any) -> Value:
-    order = torch.empty(x.shape, device="meta").names
     order = list(torch.movedim(torch.arange(prod([2] * x.ndim)).reshape([2] * x.ndim), source, destination).stride())
     strides = torch.empty([2] * x.ndim).stride()
     return b.permute(x, [strides.index(s) for s in order])

@@ -152,8 +152,8 @@ class _Driver:
                 return _Tuple(data) if isinstance(value, tuple | list) else value
             key = _call_key(name, args, kwargs)
             if key not in self.fixed:
-                known = not any(n in self.learned for n in node.all_input_nodes)
-                self.fixed[key] = self._free(node, data) if known else self._from_operands(node, data)
+                pure = not any(n in self.learned for n in node.all_input_nodes)
+                self.fixed[key] = self._free(node, data) if pure else self._from_operands(node, data)
             return self.fixed[key]
         known = RULES.get(name)
         if known is None:

@@ -12,10 +12,10 @@ from math import prod
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
 
 from regauge.graph.ir import Along, Concat, Frozen, Graph, Mix, Op, Param, Reshape, Slice, Value, labels_of
 from regauge.solve.lattice import Clash, Lattice, meet, overlap, whole
+from regauge.solve.segments import Segments, segment
 
 Axis = tuple[int, int]  # (value id, axis)
 INTO = 1 << 20  # added to the label of an axis on its way into an operation that mixes it
@@ -99,15 +99,6 @@ class Blocks:
             yield from blocks
 
 
-@dataclass(frozen=True)
-class Segments:
-    """What a Mix does along its axis: lattices, and which of them are rotated planes (with the stride of the pair)."""
-
-    lattices: tuple[Lattice, ...]
-    planes: dict[Lattice, int]
-    plain: frozenset[Lattice]
-
-
 def blocks(graph: Graph) -> Blocks:
     segments = {v.id: segment(v.op.matrix) for v in graph.values if isinstance(v.op, Mix)}
     pairings = [p for v in graph.values for p in _pairings(v)]
@@ -175,7 +166,8 @@ def reshape_groups(a: tuple[int, ...], b: tuple[int, ...]) -> Iterator[Group]:
     """The smallest runs of axes with equal products."""
     i = j = 0
     while i < len(a) or j < len(b):
-        gi, gj = [], []
+        gi: list[int] = []
+        gj: list[int] = []
         na = nb = 1
         while True:
             if na == nb and (gi or gj) and na > 1:
@@ -215,57 +207,6 @@ def _components(graph: Graph, pairings: list[Pairing]) -> dict[Axis, int]:
     _, label = connected_components(coo_matrix((np.ones(len(rows)), (rows, cols)), shape=(n, n)), directed=False)
     live = {label[index[(v.id, i)]] for v in graph.values if isinstance(v.op, Param) for i in range(v.ndim)}
     return {axis: int(label[k]) for axis, k in index.items() if label[k] in live}
-
-
-def segment(matrix: Tensor, tolerance: float = 1e-12) -> Segments | None:
-    """Cut the axis of a Mix by the connected components of its matrices: rotated pairs, and places kept apart."""
-    n = matrix.shape[-1]
-    m = matrix.reshape(-1, n, n)
-    scale = m.abs().max()
-    pattern = (m.abs() > tolerance * scale).any(0).numpy()
-    count, label = connected_components(pattern, directed=False)
-    members: dict[int, list[int]] = {}
-    for i, c in enumerate(label):
-        members.setdefault(int(c), []).append(i)
-    stride = np.zeros(n, dtype=np.int64)
-    for group in members.values():
-        if len(group) > 2:
-            return None
-        if len(group) == 2:
-            stride[group] = group[1] - group[0]
-    same = np.array([bool((m[:, i, i] == 1).all()) for i in range(n)])
-    lattices: list[Lattice] = []
-    planes: dict[Lattice, int] = {}
-    plain = []
-    i = 0
-    while i < n:
-        s = int(stride[i])
-        j = i
-        while j < n and stride[j] == s and (s or same[j] == same[i]):
-            j += 1
-        if s == 0:
-            lattice: Lattice = (i, ((j - i, 1),) if j - i > 1 else ())
-            if same[i]:
-                plain.append(lattice)
-        else:
-            if (j - i) % (2 * s):
-                return None
-            leaves = tuple(leaf for leaf in (((j - i) // (2 * s), 2 * s), (2, s), (s, 1)) if leaf[0] > 1)
-            lattice = (i, leaves)
-            low = [k for k in range(i, j) if ((k - i) // s) % 2 == 0]
-            if any(label[k] != label[k + s] for k in low) or not _rotations(m, low, s):
-                return None
-            planes[lattice] = s
-        lattices.append(lattice)
-        i = j
-    return Segments(tuple(lattices), planes, frozenset(plain))
-
-
-def _rotations(m: Tensor, low: list[int], s: int) -> bool:
-    """Every 2 x 2 part is a 1 + b J."""
-    high = [k + s for k in low]
-    error = (m[:, low, low] - m[:, high, high]).abs().max() + (m[:, low, high] + m[:, high, low]).abs().max()
-    return bool(error <= 1e-5 * m.abs().max())
 
 
 @dataclass
@@ -316,7 +257,8 @@ class _Cutter:
         """The indices of a box over some axes, in row-major order."""
         if len(axes) == 1:
             return box[axes[0]]
-        offset, leaves, inner = 0, [], 1
+        offset, inner = 0, 1
+        leaves: list[tuple[int, int]] = []
         for a in reversed(axes):
             lattice = box[a]
             if lattice is None:
@@ -431,7 +373,7 @@ class _Cutter:
             ins, out = named
             touched = v.op.touched | {l + INTO for l in v.op.touched} if isinstance(v.op, Along) else frozenset()
             for out_block in of[v.id]:
-                for ins_blocks, bound in self._join(v, ins, out, out_block, of):
+                for ins_blocks, _ in self._join(v, ins, out, out_block, of):
                     number: dict[tuple[int, int], int] = {}
 
                     def term(

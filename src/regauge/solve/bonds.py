@@ -231,19 +231,19 @@ def _dims(plan: Plan, drafts: dict[int, _Draft], home: dict[int, int]) -> None:
         if key is not None:
             drafts[key].dim += frame_dim(s.kind, s.n) * s.copies
     spread: dict[frozenset[int], int] = {}
-    for c in plan.charges.scales:
-        on = frozenset(b for b, _, _ in c.on)
-        keys = [home[r] for r in c.classes if r in home]
+    for charge in plan.charges.scales:
+        on = frozenset(b for b, _, _ in charge.on)
+        keys = [home[r] for r in charge.classes if r in home]
         if keys:
             spread[on] = keys[-1]
-    for c in plan.charges.scales:
-        on = frozenset(b for b, _, _ in c.on)
+    for charge in plan.charges.scales:
+        on = frozenset(b for b, _, _ in charge.on)
         key = spread.get(on)
         if key is None:
             key = next(
                 (
                     home[r]
-                    for b, _, _ in c.on
+                    for b, _, _ in charge.on
                     for k in range(len(cells.blocks[b].leaves))
                     for r in [plan.indices.root[cells.cell(cells.blocks[b], k)]]
                     if r in home
@@ -251,4 +251,4 @@ def _dims(plan: Plan, drafts: dict[int, _Draft], home: dict[int, int]) -> None:
                 None,
             )
         if key is not None:
-            drafts[key].dim += c.dim
+            drafts[key].dim += charge.dim

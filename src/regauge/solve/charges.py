@@ -148,10 +148,10 @@ def _relation(r: Relation, held: dict[int, list[int | None]], signs: bool) -> It
             case Einsum():
                 row: Row = {}
                 for i in range(out):
-                    for k, c in var(i, s).items():
-                        row[k] = row.get(k, 0) + c
-                for k in var(out, s):
-                    row[k] = row.get(k, 0) - 1
+                    for key, factor in var(i, s).items():
+                        row[key] = row.get(key, Fraction(0)) + factor
+                for key in var(out, s):
+                    row[key] = row.get(key, Fraction(0)) - 1
                 yield row
             case Add() | Reshape() | Slice() | Concat() | Mix():
                 for i in range(out):
@@ -170,8 +170,9 @@ def _function(r: Relation, s: tuple[int, ...], var: object, out: int, signs: boo
     assert isinstance(op, Pointwise | Along)
     fixed = op.fixed if isinstance(op, Pointwise) else tuple(range(1, out))
     moving = [i for i in range(out) if i not in fixed]
+    law: Fraction | None
     if signs:
-        law = 1 if op.parity == "odd" or op.linear else 0 if op.parity == "even" else None
+        law = Fraction(1) if op.parity == "odd" or op.linear else Fraction(0) if op.parity == "even" else None
     else:
         law = None if op.degree is None else Fraction(op.degree).limit_denominator(1000)
     for i in fixed:

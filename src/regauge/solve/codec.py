@@ -90,10 +90,9 @@ def _op(v: Value) -> list[Any]:
             return ["einsum", [list(i) for i in ins], list(out)]
         case Add(coefs, ins, out):
             return ["add", list(coefs), [list(i) for i in ins], list(out)]
-        case Pointwise():
-            o = v.op
-            key = getattr(o.fn, "__regauge_key__", None)
-            bare = key is not None and key[1:] == ("()", "[]") and o.name.startswith("aten.")
+        case Pointwise() as o:
+            stored = getattr(o.fn, "__regauge_key__", None)
+            bare = stored is not None and stored[1:] == ("()", "[]") and o.name.startswith("aten.")
             return [
                 "pointwise",
                 o.name,
@@ -105,21 +104,20 @@ def _op(v: Value) -> list[Any]:
                 o.linear,
                 bare,
             ]
-        case Along():
-            o = v.op
+        case Along() as a:
             return [
                 "along",
-                o.name,
-                [list(i) for i in o.ins],
-                list(o.out),
-                sorted(o.touched),
-                o.linear,
-                o.degree,
-                o.parity,
-                o.equivariant,
-                o.blind,
-                o.total,
-                o.constants,
+                a.name,
+                [list(i) for i in a.ins],
+                list(a.out),
+                sorted(a.touched),
+                a.linear,
+                a.degree,
+                a.parity,
+                a.equivariant,
+                a.blind,
+                a.total,
+                a.constants,
             ]
         case Mix(axis, matrix, key):
             m = matrix.reshape(-1, *matrix.shape[-2:])
@@ -193,7 +191,7 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
         case ["param", name, steps, statistic]:
             return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic)
         case ["free", key, data, total, constant]:
-            return Free(key, _thunk(constant, shape), data, tuple(total) if total else None)  # type: ignore[arg-type]
+            return Free(key, _thunk(constant, shape), data, tuple(total) if total else None)
         case ["einsum", ins, out]:
             return Einsum(tuple(map(tuple, ins)), tuple(out))
         case ["add", coefs, ins, out]:

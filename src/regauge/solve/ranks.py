@@ -68,8 +68,6 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
             if k in skip:
                 continue
             w = widths.get(root(b, k))
-            sign = plan.frames.sign[cells.cell(b, k)] if w else 0
-            del sign
             total *= b.sizes[k] if w is None else getattr(w, which)
         return total
 
@@ -104,12 +102,13 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
     for r in short:
         w = widths[r]
         found.append(Shortfall(f"frame {w.n} filled {w.span} seen {w.seen}", w.copies * (w.span * w.seen - w.n * w.n)))
-    for b, _, into, out, _ in maps:
+    for b, _, into, _, _ in maps:
         touched = [k for k in range(len(b.leaves)) if root(b, k) in short]
         if not touched:
             continue
         copies = prod(b.sizes[p] for p in places(b, touched[0]))
-        inner, outer = [], []
+        inner: list[int] = []
+        outer: list[int] = []
         for k in range(len(b.leaves)):
             if k in places(b, touched[0]):
                 continue

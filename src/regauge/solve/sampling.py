@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from regauge.solve.charges import Charge
 from regauge.solve.element import Permute, Rotate, Scale
 from regauge.solve.plan import Plan, Shuffle, Source
-from regauge.solve.shifts import Hide, Shift
+from regauge.solve.translate import Hide, Shift
 
 SPREAD = 0.3  # standard deviation of log-scales: generic, yet well conditioned
 STEP = 0.02  # standard deviation of translations: the size of a trained weight, so that low precision can follow
