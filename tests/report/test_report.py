@@ -107,10 +107,11 @@ def test_colour_only_on_a_terminal() -> None:
 
 def verified(ok: bool, tight: bool | None) -> dict:
     sound = [{"dtype": "float32", "error": 1e-6, "floor": 4e-7, "limit": 4e-6, "ok": ok}]
+    control = {"error": 0.3, "moved": 2, "ok": True}
     view = None if tight is None else {"dim": 9, "nullity": 9 + (not tight), "gap": 0, "parameters": 800, "ok": tight}
     return {
         **inspected(),
-        "checks": {"sound": sound, "tight": view},
+        "checks": {"sound": sound, "control": control, "tight": view},
         "proved": ok and tight is not False,
         "details": [],
     }

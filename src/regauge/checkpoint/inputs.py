@@ -21,17 +21,15 @@ SPECIAL = ("pad", "bos", "eos", "unk", "image", "decoder_start")
 AUDIO_SAMPLES = 4001  # a prime; a quarter of a second
 
 
-def example_inputs(
-    model: Any, folder: Path | None = None, *, whole_vocabulary: bool = False, seed: int = 0
-) -> dict[str, Any]:
+def example_inputs(model: Any, folder: Path | None = None, *, whole: bool = False, seed: int = 0) -> dict[str, Any]:
     """Keyword arguments for `model.forward`, on the CPU: the main input and nothing that may be left out.
 
-    No attention mask is given, so no token is padding. With `whole_vocabulary` the first and the last token occur, so
-    that inputs drawn anew within the example's range reach every row of the embedding. Raises InputError where the main
-    input is of an unknown kind."""
+    No attention mask is given, so no token is padding. `whole`: the first and the last token occur and every position,
+    so that inputs drawn anew within the example's range read every row of the embeddings. Raises InputError where the
+    main input is of an unknown kind."""
     config = model.config
     accepted = set(inspect.signature(model.forward).parameters)
-    batch, length, target_length = lengths(config)
+    batch, length, target_length = lengths(config, whole)
     generator = torch.Generator().manual_seed(seed)
     main = model.main_input_name
     inputs: dict[str, Any] = {}
@@ -51,24 +49,29 @@ def example_inputs(
         )
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
         inputs["decoder_input_ids"] = tokens(config, batch, target_length, generator)
-    for ids in inputs.values() if whole_vocabulary else ():
+    for ids in inputs.values() if whole else ():
         if not ids.is_floating_point():
             ids.view(-1)[0], ids.view(-1)[-1] = 0, vocabulary_size(config) - 1
+    if main == "input_ids" and "token_type_ids" in accepted and (find(config, "type_vocab_size") or 0) > 1:
+        kinds = torch.arange(batch * length).reshape(batch, length) % find(config, "type_vocab_size")
+        inputs["token_type_ids"] = kinds
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     return inputs
 
 
-def lengths(config: Any) -> tuple[int, int, int]:
+def lengths(config: Any, whole: bool = False) -> tuple[int, int, int]:
     """Batch, sequence and target length: distinct primes that divide no size of the configuration, the last two within
-    the model's positions."""
+    the model's positions. `whole`: the sequence is as long as there are positions."""
+    limits = set(positions(config))
+    longest = min(limits, default=PRIMES[-1])
     sizes = {n for n in numbers(config.to_dict()) if n > 1}
-    longest = min((n for n in positions(config)), default=PRIMES[-1])
-    free = [p for p in PRIMES if all(n % p for n in sizes)]
-    batch = free[0]
-    fitting = [p for p in free[1:] if p > batch + 2 and p <= longest]
-    fitting = (fitting + [p for p in (11, 13, 7, 5, 3, 2) if p <= longest and p not in (batch, *fitting)])[:2]
-    return batch, fitting[0], fitting[-1]
+    batch, *free = [p for p in PRIMES if all(n % p for n in sizes)]
+    fitting = [p for p in free if batch + 2 < p <= longest]
+    fitting += [p for p in (11, 13, 7, 5, 3, 2) if p <= longest and p not in (batch, *fitting)]
+    if whole and limits:
+        fitting = [longest, *(p for p in fitting if p != longest)]
+    return batch, fitting[0], fitting[min(1, len(fitting) - 1)]
 
 
 def numbers(value: Any) -> Iterator[int]:

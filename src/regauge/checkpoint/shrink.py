@@ -100,15 +100,27 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
     if not counts:
         return
     depth = old.get("num_hidden_layers", max(counts.values()))
-    lists = {k: v for k, v in old.items()
-             if isinstance(v, (list, tuple)) and len(v) == depth > 2 and not isinstance(v[0], (list, tuple, dict))
-             and list(v) != list(range(depth)) and not STAGE_FIELD.search(k)}
+    lists = {
+        k: v
+        for k, v in old.items()
+        if isinstance(v, (list, tuple))
+        and len(v) == depth > 2
+        and not isinstance(v[0], (list, tuple, dict))
+        and list(v) != list(range(depth))
+        and not STAGE_FIELD.search(k)
+    }
     spec = old.get("_heterogeneity_spec")
     overrides = getattr(spec, "per_layer_overrides", {})
     shared = next((v for k, v in old.items() if SHARED_FIELD.match(k) and isinstance(v, int)), 0)
     parts = [(i >= depth - shared, *(str(v[i]) for v in lists.values())) for i in range(depth)]
-    keys = [tuple((part[0], value) for value in part[1:]) + (str(sorted(overrides.get(i, {}).items(), key=str)),)
-            for i, part in enumerate(parts)] if lists or overrides else []
+    keys = (
+        [
+            tuple((part[0], value) for value in part[1:]) + (str(sorted(overrides.get(i, {}).items(), key=str)),)
+            for i, part in enumerate(parts)
+        ]
+        if lists or overrides
+        else []
+    )
     kept = cover(keys, scale.layers) if keys else list(range(min(depth, scale.layers)))
     for name, value in lists.items():
         new[name] = type(value)(_entry(name, value[i], scale) for i in kept)
@@ -255,8 +267,11 @@ def shrink_stages(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
             continue
         if re.search(r"^(depths|layer_depths|num_blocks|layers|\w+_depths|depth)$", name):
             new[name] = type(value)(min(v, 1) for v in value)
-        elif re.search(r"(hidden_sizes|embed_dims?|dims|neck_hidden_sizes|conv_dim|channels|stem_channels|hidden_dims|"
-                       r"tdnn_dim|out_features_dim|hidden_size|embed_dim|encoder_hidden_sizes)$", name):
+        elif re.search(
+            r"(hidden_sizes|embed_dims?|dims|neck_hidden_sizes|conv_dim|channels|stem_channels|hidden_dims|"
+            r"tdnn_dim|out_features_dim|hidden_size|embed_dim|encoder_hidden_sizes)$",
+            name,
+        ):
             unit = max(1, min(value) // 8)
             new[name] = type(value)(max(4, v // unit // 4 * 4) if v > 8 else v for v in value)
         elif re.search(r"(num_attention_heads|num_heads|heads)$", name):

@@ -20,8 +20,8 @@ def inspect(spec: str, observe: str | None, unknown: str, *, quiet: bool) -> dic
     progress = Progress(quiet)
     with progress.stage("build", "building the model without weights"):
         sample = open_model(spec).skeleton()
-    with progress.stage("infer", "tracing and inferring"), posing_as_cpu(sample.model):
-        gauge = regauge.infer(sample.model, sample.args, sample.kwargs, observe=observe, unknown=unknown)
+    with progress.stage("infer", "tracing and inferring") as tell, posing_as_cpu(sample.model):
+        gauge = regauge.infer(sample.model, sample.args, sample.kwargs, observe=observe, unknown=unknown, progress=tell)
     return {**summary("inspect", spec, sample, observe, progress), "gauge": describe(gauge)}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-NUMBER = re.compile(r"(?<![\w-])\d+(?![\w-])")  # a whole component of a dotted path, never the 1 of fc1
+NUMBER = re.compile(r"(?<![\w:-])\d+(?![\w-])")  # a component of a dotted path; not the 1 of fc1, nor a line
 
 
 @dataclass(frozen=True)

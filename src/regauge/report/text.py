@@ -41,6 +41,9 @@ def verification(result: dict[str, Any]) -> RenderableType:
     for check in checks["sound"]:
         measured = f"error {check['error']:.1e}" + ("" if check["floor"] is None else f", noise {check['floor']:.1e}")
         table.add_row(f"sound in {check['dtype']}", measured, f"{check['limit']:.1e}", verdict(check["ok"]))
+    if (control := checks["control"])["moved"]:
+        moved = f"error {control['error']:.1e}"
+        table.add_row("control: a random move of that size", moved, "large", verdict(control["ok"]))
     if (tight := checks["tight"]) is None:
         table.add_row("tight", "not checked", "", Text("--", style="yellow"))
     else:

@@ -42,7 +42,7 @@ class TermView(TypedDict):
 
 
 class ObstructionView(TypedDict):
-    """`count` obstructions alike but for layer numbers; `source` and `cost` are those of the first."""
+    """`count` obstructions alike but for layer numbers."""
 
     bond: str
     count: int
@@ -100,17 +100,22 @@ def folded_names(names: dict[str, None]) -> list[str]:
 
 
 def obstructions(gauge: Any) -> list[ObstructionView]:
-    folded = fold(gauge.obstructions, lambda o: o.bond, lambda o: (o.source, NUMBER.sub("#", o.text), o.cost))
+    folded = fold(gauge.obstructions, lambda o: o.bond, lambda o: (alike(o.source), alike(o.text), alike(o.cost)))
     return [
         ObstructionView(
             bond=family.name,
             count=len(family.items),
             text=folded_text([o.text for o in family.items]),
-            source=family.items[0].source,
-            cost=family.items[0].cost,
+            source=folded_text([o.source for o in family.items]),
+            cost=folded_text([o.cost for o in family.items]),
         )
         for family in folded
     ]
+
+
+def alike(text: str) -> str:
+    """Equal for texts that differ in layer numbers only."""
+    return NUMBER.sub("#", text)
 
 
 def folded_text(texts: list[str]) -> str:
