@@ -124,7 +124,7 @@ for _act, _p in (("relu", 1), ("gelu", 0)):
     add(f"encoder-post-{_act}", _qkvo + (6 + 1) + (7 + 1) + 6 + 7 + 7 * _p, lambda a=_act: encoder(False, a))
 
 
-@case("encoder-stack", 2 * (2 * (2 * 9 + 2 * 3) + (6 + 1) + (7 + 1) + 6 + 7) + 3 * 6 + 6, slow=True,
+@case("encoder-stack", 2 * (2 * (2 * 9 + 2 * 3) + (6 + 1) + (7 + 1) + 6 + 7) + 3 * 6 + 6,
       why="the second layer also reads a normalised stream: 3 d more, and its entering shift d")
 def encoder_stack() -> Call:
     layer = nn.TransformerEncoderLayer(6, 2, 7, 0.0, "gelu", batch_first=True)
@@ -132,7 +132,7 @@ def encoder_stack() -> Call:
 
 
 # two attentions; the means of three writers; two inner shifts; the readers of two normalised streams
-@case("decoder-layer", 2 * 2 * (2 * 9 + 2 * 3) + (6 + 1) + (6 + 1) + (7 + 1) + 2 * 6 + 6 + 7, slow=True)
+@case("decoder-layer", 2 * 2 * (2 * 9 + 2 * 3) + (6 + 1) + (6 + 1) + (7 + 1) + 2 * 6 + 6 + 7)
 def decoder_layer() -> Call:
     layer = nn.TransformerDecoderLayer(6, 2, 7, 0.0, "gelu", batch_first=True)
     return Call(layer.eval(), (floats(3, 11, 6), floats(3, 13, 6)))

@@ -33,7 +33,7 @@ def llama_dim(groups: int, d: int, dh: int, layers: int, tied: bool) -> int:
 
 for _name, _heads, _groups in (("mha", 2, 2), ("gqa", 4, 2), ("mqa", 2, 1)):
     for _tied in (False, True):
-        add(f"llama-{_name}{'-tied' if _tied else ''}", llama_dim(_groups, 8, 4, 2, _tied), slow=True,
+        add(f"llama-{_name}{'-tied' if _tied else ''}", llama_dim(_groups, 8, 4, 2, _tied),
             build=lambda h=_heads, g=_groups, t=_tied: llama(h, g, 8, 4, 2, t))
 add("llama-one-layer", llama_dim(1, 6, 4, 1, False), lambda: llama(2, 1, 6, 4, 1))
 
@@ -46,8 +46,8 @@ def qwen2(tied: bool = False) -> Call:
     return built(config, "Qwen2ForCausalLM")
 
 
-add("qwen2", llama_dim(2, 8, 2, 2, False), qwen2, slow=True, why="as Llama when g dh <= d")
-add("qwen2-tied", llama_dim(2, 8, 2, 2, True), lambda: qwen2(True), slow=True)
+add("qwen2", llama_dim(2, 8, 2, 2, False), qwen2, why="as Llama when g dh <= d")
+add("qwen2-tied", llama_dim(2, 8, 2, 2, True), lambda: qwen2(True))
 
 
 def gpt2(tied: bool) -> Call:
@@ -64,8 +64,8 @@ def gpt2_dim(tied: bool, d: int = 6, heads: int = 2, layers: int = 2, positions:
     return layers * block + positions + ends
 
 
-add("gpt2-tied", gpt2_dim(True), lambda: gpt2(True), slow=True)
-add("gpt2", gpt2_dim(False), lambda: gpt2(False), slow=True)
+add("gpt2-tied", gpt2_dim(True), lambda: gpt2(True))
+add("gpt2", gpt2_dim(False), lambda: gpt2(False))
 
 
 def bert(model: str, **kwargs: Any) -> Call:
@@ -81,7 +81,7 @@ def bert_dim(d: int = 6, heads: int = 2, layers: int = 2) -> int:
     return layers * block + (2 * d + d) + V + 7 + 2 + 2 * (d - 1)
 
 
-add("bert-classifier", bert_dim(), lambda: bert("BertForSequenceClassification"), slow=True)
+add("bert-classifier", bert_dim(), lambda: bert("BertForSequenceClassification"))
 def mlm_dim(d: int = 6) -> int:
     """The classifier's, but: the embedding's rows are the head's too, so their means show, and of their d shifts
     against the positions only the one along 1 / gain of the last norm stays, which the decoder's bias undoes; that
@@ -89,7 +89,7 @@ def mlm_dim(d: int = 6) -> int:
     return bert_dim(d) - V - (d - 1) + 1 + d
 
 
-add("bert-mlm-tied", mlm_dim(), lambda: bert("BertForMaskedLM"), slow=True)
+add("bert-mlm-tied", mlm_dim(), lambda: bert("BertForMaskedLM"))
 
 
 def opt() -> Call:
@@ -105,7 +105,7 @@ def opt_dim(d: int = 6, heads: int = 2, layers: int = 2, positions: int = 7, unr
     return layers * block + positions + unread * d
 
 
-add("opt", opt_dim(), opt, slow=True, why="as GPT-2 tied, with relu, and two position rows that are never read")
+add("opt", opt_dim(), opt, why="as GPT-2 tied, with relu, and two position rows that are never read")
 
 
 def neox(parallel: bool, v: int = 31, f: int = 5) -> Call:
@@ -126,8 +126,8 @@ def neox_dim(parallel: bool, d: int = 8, heads: int = 2, layers: int = 2, r: int
     return layers * block + v + (d - 1) * (d - 2) // 2 + 2 * d
 
 
-add("neox-parallel", neox_dim(True), lambda: neox(True), slow=True)
-add("neox-sequential", neox_dim(False), lambda: neox(False), slow=True)
+add("neox-parallel", neox_dim(True), lambda: neox(True))
+add("neox-sequential", neox_dim(False), lambda: neox(False))
 
 
 def t5() -> Call:
@@ -147,4 +147,4 @@ def t5_dim(d: int = 6, heads: int = 2, dh: int = 3, layers: int = 2, unread: int
     return gains + 3 * layers * heads * 2 * dh**2 + 2 * layers * F + 2 * heads + heads + unread * heads
 
 
-add("t5", t5_dim(), t5, slow=True)
+add("t5", t5_dim(), t5)

@@ -31,13 +31,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Case:
-    """One entry: `dim` is the expected dimension, `why` says what is special, `slow` keeps it out of the fast tests."""
+    """One entry: `dim` is the expected dimension, `why` says what is special about it."""
 
     name: str
     build: Callable[[], Call]
     dim: int
-    slow: bool = False
     why: str = ""
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is one of the few that the fast tests take; the slow ones take all."""
+        return self.name in QUICK
 
     def __str__(self) -> str:
         return self.name
@@ -52,20 +56,26 @@ class Case:
 
 
 ZOO: dict[str, Case] = {}
+QUICK = frozenset(
+    """mlp-relu mlp-tanh linear-narrow res-layernorm res-rmsnorm-nobias swiglu reglu lora conv-bn-eval-relu-bias
+    squeeze-excite attn-softmax-bias attn-softmax-gqa-fused attn-paper mha-module encoder-post-gelu llama-one-layer
+    shared-twice-relu-nobias gain-chain qknorm-rotary-gqa-eps0 tied-layernorm-positions final-layernorm-nobias
+    interleaved-partial-rotary merged-heads""".split()
+)
 
 
-def add(name: str, dim: int, build: Callable[[], Call], *, slow: bool = False, why: str = "") -> None:
+def add(name: str, dim: int, build: Callable[[], Call], *, why: str = "") -> None:
     """Register a case; names are unique."""
     if name in ZOO:
         raise ValueError(f"zoo: {name} is registered twice")
-    ZOO[name] = Case(name, build, dim, slow, why)
+    ZOO[name] = Case(name, build, dim, why)
 
 
-def case(name: str, dim: int, *, slow: bool = False, why: str = "") -> Callable:
+def case(name: str, dim: int, *, why: str = "") -> Callable:
     """Decorator form of `add` for a factory without arguments."""
 
     def register(build: Callable[[], Call]) -> Callable[[], Call]:
-        add(name, dim, build, slow=slow, why=why)
+        add(name, dim, build, why=why)
         return build
 
     return register

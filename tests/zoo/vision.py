@@ -37,6 +37,6 @@ def vit_dim(d: int = 6, heads: int = 2, f: int = 11, layers: int = 2, classes: i
     return layers * block + means + 2 * (d - 1) + (d - 1) * (d - 2) // 2 + 2 * d + classes
 
 
-add("vit", vit_dim(), vit, slow=True)
-add("resnet-basic", resnet_dim(3, [3, 4], 4), lambda: resnet("basic", 3, [3, 4]), slow=True)
-add("resnet-bottleneck", resnet_dim(4, [1, 1, 2, 2], 8), lambda: resnet("bottleneck", 4, [4, 8]), slow=True)
+add("vit", vit_dim(), vit)
+add("resnet-basic", resnet_dim(3, [3, 4], 4), lambda: resnet("basic", 3, [3, 4]))
+add("resnet-bottleneck", resnet_dim(4, [1, 1, 2, 2], 8), lambda: resnet("bottleneck", 4, [4, 8]))

@@ -30,12 +30,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Tightness:
-    """Measured nullity against inferred dimension. `gap` > 0: the gauge misses directions; < 0: it is not sound."""
+    """Measured nullity against inferred dimension. `gap` > 0: the gauge misses directions; < 0: it is not sound.
+
+    `dead` entries belong to tensors of which the function reads other entries; they count. Tensors that are `unread`
+    altogether do not.
+    """
 
     dim: int
     nullity: int
     nullities: tuple[int, ...]
     dead: int
+    unread: tuple[str, ...]
     parameters: int
     spectrum: tuple[float, ...]
     above: float
@@ -64,6 +69,8 @@ class Tightness:
         if self.dead:
             rows = ", ".join(f"{s.parameter} {s.dead}" for s in self.shares if s.dead)
             lines.append(f"  {self.dead} of these are entries that the function never reads: {rows}")
+        if self.unread:
+            lines.append(f"  left out, because the function does not read them at all: {', '.join(self.unread)}")
         if self.gap > 0:
             what = "unexplained directions" if self.explained else "null directions"
             lines.append(f"  where the {what} lie:")
@@ -103,17 +110,30 @@ def tight(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None,
     kinds = (False, True) if calls_relu(model, args, kwargs) else (False,)
     spaces = [null_space(model, args, kwargs, observe=observe, seed=s, leaks=k) for s in seeds for k in kinds]
     best = min(spaces, key=lambda s: (s.nullity, -s.ratio))
+    unread = _unread(model, gauge, best)
+    outside = sum(n for name, n in zip(best.names, best.sizes, strict=True) if name in unread)
     tangents = _tangents(gauge, best)
     rest = best.basis if tangents is None else _without(best.basis, tangents)
     mass = rest.pow(2).sum(1).split(best.sizes)
     dead = best.dead.split(best.sizes)
     return Tightness(
-        dim=gauge.dim, nullity=best.nullity, nullities=tuple(s.nullity for s in spaces), dead=int(best.dead.sum()),
-        parameters=sum(best.sizes), spectrum=best.spectrum, above=best.above, below=best.below,
+        dim=gauge.dim, nullity=best.nullity - outside, nullities=tuple(s.nullity - outside for s in spaces),
+        dead=int(best.dead.sum()) - outside, unread=unread, parameters=sum(best.sizes) - outside, spectrum=best.spectrum, above=best.above, below=best.below,
         clear=best.clear, explained=tangents is not None,
         shares=tuple(Share(n, size, alone, int(d.sum()), float(m.sum())) for n, size, alone, d, m
-                     in zip(best.names, best.sizes, best.alone(), dead, mass, strict=True)),
+                     in zip(best.names, best.sizes, best.alone(), dead, mass, strict=True) if n not in unread),
     )
+
+
+def _unread(model: nn.Module, gauge: Any, space: NullSpace) -> tuple[str, ...]:
+    """Parameters that the function never reads at all, unless the gauge lists them: they belong to no group."""
+    listed = set(getattr(gauge, "parameters", ()))
+    aliases: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(parameter), set()).add(name)
+    names = {n: aliases[id(p)] for n, p in model.named_parameters()}
+    dead = space.dead.split(space.sizes)
+    return tuple(n for n, d in zip(space.names, dead, strict=True) if bool(d.all()) and listed.isdisjoint(names[n]))
 
 
 def _tangents(gauge: Any, space: NullSpace) -> Tensor | None:
