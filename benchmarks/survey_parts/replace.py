@@ -15,7 +15,6 @@ DRAFTS = (
     "transformers.models.gemma4.configuration_gemma4.Gemma4TextConfig",
     "transformers.models.gemma4_unified.configuration_gemma4_unified.Gemma4UnifiedTextConfig",
 )
-BUDGETED = "transformers.models.qwen4_exp.modeling_qwen4_exp.Qwen4ExpTextQSAIndexer"
 
 
 @contextlib.contextmanager
@@ -34,8 +33,9 @@ def traceable() -> Iterator[None]:
     """Loops over data, replaced by equivalents: expert dispatch becomes dense, and a sparse indexer whose budget
     exceeds the sequence returns every visible token, as it would."""
     with contextlib.ExitStack() as stack:
-        for path, forward in REPLACED.items():
-            stack.enter_context(mock.patch.object(find(path), "forward", forward))
+        for path, method in REPLACED.items():
+            owner, name = path.rsplit(".", 1)
+            stack.enter_context(mock.patch.object(find(owner), name, method))
         yield
 
 
@@ -68,6 +68,33 @@ def dense_glu_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Ten
     return torch.einsum("tef,efd,te->td", inner, down, share).view(hidden.shape)
 
 
+def ungrouped_gating(router: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Routing without grouping tokens by expert: each choice (t, k) stays in its place and carries its expert."""
+    logits = router.layer(hidden).float()
+    top, chosen = logits.topk(router.top_k, dim=1)
+    places = torch.arange(chosen.numel())
+    gates = torch.softmax(top, dim=1).type_as(hidden).flatten()
+    return places, places // router.top_k, gates, chosen.flatten(), logits
+
+
+def ungrouped_experts(experts: Any, inputs: Tensor, chosen: Tensor) -> Tensor:
+    return torch.bmm(experts.weight[chosen], inputs.unsqueeze(-1)).squeeze(-1)
+
+
+def one_language(output: Any, lang_ids: Tensor, hidden: Tensor) -> Tensor:
+    """An adapter chosen by language, where there is one language."""
+    (adapter,) = output.adapter_modules.values()
+    residual = hidden if not output.ln_before_adapter else None
+    normed = _adapter_norm(output, hidden)
+    return output.dropout(adapter(normed)) + (normed if residual is None else residual)
+
+
+def _adapter_norm(output: Any, hidden: Tensor) -> Tensor:
+    if output.adapter_layer_norm is not None:
+        return output.adapter_layer_norm(hidden)
+    return output.LayerNorm(hidden) if output.adapter_reuse_layer_norm else hidden
+
+
 def spread(chosen: Tensor, weights: Tensor, experts: int) -> Tensor:
     """Router weights (t, k) of chosen experts as a table (t, experts) with zeros elsewhere."""
     return weights.new_zeros(weights.shape[0], experts).scatter(1, chosen, weights)
@@ -87,7 +114,10 @@ def find(path: str) -> Any:
 
 
 REPLACED = {
-    BUDGETED: select_all_visible,
-    "transformers.models.longcat_flash.modeling_longcat_flash.LongcatFlashExperts": dense_experts,
-    "transformers.models.dbrx.modeling_dbrx.DbrxExperts": dense_glu_experts,
+    "transformers.models.qwen4_exp.modeling_qwen4_exp.Qwen4ExpTextQSAIndexer.forward": select_all_visible,
+    "transformers.models.longcat_flash.modeling_longcat_flash.LongcatFlashExperts.forward": dense_experts,
+    "transformers.models.dbrx.modeling_dbrx.DbrxExperts.forward": dense_glu_experts,
+    "transformers.models.jetmoe.modeling_jetmoe.JetMoeTopKGating.forward": ungrouped_gating,
+    "transformers.models.jetmoe.modeling_jetmoe.JetMoeParallelExperts.forward": ungrouped_experts,
+    "transformers.models.xmod.modeling_xmod.XmodOutput.lang_adapter": one_language,
 }

@@ -42,7 +42,17 @@ def export(subject: Subject) -> ExportedProgram:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(subject.model, subject.args, subject.kwargs, strict=False)
-        return program.run_decompositions({})
+        program = program.run_decompositions({})
+    if any(isinstance(size, torch.SymInt) for size in _sizes(program)):
+        raise ValueError("sizes depend on data")
+    return program
+
+
+def _sizes(program: ExportedProgram) -> Iterator[Any]:
+    for node in live_nodes(program):
+        values = node.meta.get("val")
+        for value in values if isinstance(values, (tuple, list)) else (values,):
+            yield from value.shape if isinstance(value, torch.Tensor) else (value,)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def test_every_causal_type_is_built_small(name):
         assert torch.isfinite(subject.model(**subject.kwargs)).all()
 
 
-@pytest.mark.parametrize("name", ["dbrx", "longcat_flash", "qwen4_exp_text"])
+@pytest.mark.parametrize("name", ["dbrx", "longcat_flash", "qwen4_exp_text", "jetmoe", "xmod"])
 def test_a_replaced_loop_computes_the_same(name):
     subject = build_causal(name)
     with torch.no_grad():

@@ -13,7 +13,7 @@ from tests.zoo.registry import load, measure
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
     parser.add_argument("names", nargs="*", default=["*"], help="names or shell patterns")
-    parser.add_argument("--seeds", type=int, default=3, help="generic points to measure at, until the least nullity is the formula")
+    parser.add_argument("--seeds", type=int, default=3, help="generic points to try until the nullity is the formula")
     parser.add_argument("--no-infer", action="store_true", help="measure only")
     parser.add_argument("--no-nullity", action="store_true", help="infer only, compare with the formula")
     parser.add_argument("--terms", action="store_true", help="print what the inferred dimension is made of")

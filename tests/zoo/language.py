@@ -139,4 +139,12 @@ def t5() -> Call:
     return Call(network, (tokens(V, 3, 11),), {"decoder_input_ids": tokens(V, 3, 7)}, "logits")
 
 
-add("t5", 0, t5, slow=True)
+def t5_dim(d: int = 6, heads: int = 2, dh: int = 3, layers: int = 2, unread: int = 2) -> int:
+    """Gains of all norms but the last, which the tied head keeps; attention without biases; relu; the two tables of
+    relative positions: a shift for each head, and buckets that are never read (one of the encoder's by its formula,
+    two of the decoder's at this length)."""
+    gains = (2 * layers + 1 + 3 * layers) * d
+    return gains + 3 * layers * heads * 2 * dh**2 + 2 * layers * F + 2 * heads + heads + unread * heads
+
+
+add("t5", t5_dim(), t5, slow=True)

@@ -96,7 +96,7 @@ def floats(*shape: int) -> torch.Tensor:
 
 
 def tokens(vocabulary: int, batch: int = 5, length: int = 11) -> torch.Tensor:
-    """Random token numbers that contain the smallest and the largest, so that resampling within the range covers all."""
+    """Random token numbers with the smallest and the largest among them, so that resampling in the range covers all."""
     ids = torch.randint(0, vocabulary, (batch, length))
     ids[0, 0], ids[0, 1] = 0, vocabulary - 1
     return ids

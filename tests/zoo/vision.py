@@ -18,7 +18,7 @@ def resnet(layer_type: str, stem: int, hidden: list[int]) -> Call:
     config = transformers.ResNetConfig(
         num_channels=3, embedding_size=stem, hidden_sizes=hidden, depths=[1, 1], layer_type=layer_type, num_labels=5)
     network = transformers.ResNetForImageClassification(config).eval()
-    return Call(network, (floats(17, 3, 12, 14),), {}, "logits")
+    return Call(network, (floats(11, 3, 20, 22),), {}, "logits")
 
 
 def resnet_dim(stem: int, inner: list[int], wide: int) -> int:

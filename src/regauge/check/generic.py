@@ -23,7 +23,7 @@ def double_copy(model: nn.Module) -> nn.Module:
     """
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
-            raise InputError(f"`{name}` is on the meta device and has no values: load the weights, or pass a small copy")
+            raise InputError(f"`{name}` is on the meta device and has no values: load weights, or pass a small copy")
     twin = copy.deepcopy(model).double()
     for parameter in twin.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -82,15 +82,17 @@ def resample(inputs: Any, generator: torch.Generator) -> Any:
 
 
 def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Normal noise, white and of every coarser grain (a sample, a channel of a sample, ...), of total variance one.
+    """Normal noise, white and of every coarser grain (a sample, a channel of a sample, ...), each sample times a
+    log-normal amplitude.
 
-    Averages over positions then differ from sample to sample as much as single entries do, and a ReLU behind a pool or
-    a deep convolution is seen on both sides of its kink.
+    Averages over positions then differ from sample to sample as much as single entries do, and some samples are large
+    beside all biases: a ReLU behind a pool or deep in a net is seen on both sides of its kink.
     """
     rank = len(shape)
     grains = [torch.randn((*shape[:k], *([1] * (rank - k))), generator=generator, dtype=torch.float64)
               for k in range(1, rank + 1)]
-    return sum(grains, torch.zeros(shape, dtype=torch.float64)) / max(rank, 1) ** 0.5
+    amplitude = torch.exp(torch.randn((*shape[:1], *([1] * (rank - 1))), generator=generator, dtype=torch.float64))
+    return amplitude * sum(grains, torch.zeros(shape, dtype=torch.float64)) / max(rank, 1) ** 0.5
 
 
 def widened(inputs: Any) -> Any:

@@ -182,7 +182,8 @@ def _rows(model: nn.Module, named: dict[str, Tensor], args: tuple, kwargs: dict,
           generator: torch.Generator, total: int) -> Tensor:
     """J's rows for one batch of inputs, (m, P): random combinations of the outputs, or all outputs if they are few."""
     args, kwargs = resample((args, kwargs), generator)
-    with lifted(), plain_eps(), leaky() if leaks else nullcontext():  # the backward pass needs no lift: it follows the dtypes that the forward pass really had
+    # the backward pass needs no lift: it follows the dtypes that the forward pass really had
+    with lifted(), plain_eps(), leaky() if leaks else nullcontext():
         outputs = run(model, args, kwargs, observe)
     flat = torch.cat([(torch.view_as_real(t) if t.is_complex() else t).reshape(-1) for t in outputs.values()])
     if not flat.requires_grad:

@@ -78,7 +78,7 @@ STABILISED = frozenset(
      "add", "add_", "__add__", "__radd__", "__iadd__"}
 )
 TINY, PLAIN = 1e-3, 3e-2
-SLOPE = 0.3
+SLOPE = 0.7
 
 
 class plain_eps(TorchFunctionMode):  # noqa: N801 (used as a context manager)
@@ -97,7 +97,7 @@ class plain_eps(TorchFunctionMode):  # noqa: N801 (used as a context manager)
 
 
 class leaky(TorchFunctionMode):  # noqa: N801 (used as a context manager)
-    """Within, relu has slope 0.3 on the left. It counts the calls it changed.
+    """Within, relu has slope 0.7 on the left. It counts the calls it changed.
 
     Both functions are positively homogeneous of degree one and nothing more, so they share their symmetries; but a
     leaky unit is never dead at the sampled point, and in a deep convolutional net some relu always is.

@@ -25,7 +25,7 @@ class Share:
     size: int
     alone: int  # directions that are null with all other parameters held fixed, dead entries included
     dead: int  # entries that the function never reads
-    unexplained: float  # its part of the null directions that the gauge does not give (of all of them, without tangents)
+    unexplained: float  # its part of the null directions that the gauge does not give (of all, without tangents)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ REACH = 48  # values that a detour may hold
 
 def canonical(graph: Graph) -> Graph:
     graph = _rewrite(graph, _Simplify)
+    graph = _rewrite(graph, _Steps)
     return _rewrite(graph, _Detours)
 
 
@@ -158,6 +159,62 @@ class _Simplify(_Rewriter):
         chart = Chart((*leaf.op.chart.steps, *steps))
         op = Param(leaf.op.name, chart, leaf.op.statistic)
         return self.b._make(op, (), leaf.shape, learned=True, data=False)
+
+
+class _Steps(_Rewriter):
+    """x + c (W x + b) with a square W that nothing else reads: (1 + c W) x + c b, so that 1 + c W transforms as one matrix.
+
+    The same value in other words; both routes of an Euler step of a linear equation become a linear map.
+    """
+
+    def visit(self, v: Value) -> Value:
+        if isinstance(v.op, Add) and len(v.args) >= 2 and v.learned:
+            return self._step(v) or self.copy(v)
+        return self.copy(v)
+
+    def _step(self, v: Value) -> Value | None:
+        assert isinstance(v.op, Add)
+        if any(labels != v.op.out for labels, a in zip(v.op.ins, v.args, strict=True) if a.shape == v.shape):
+            return None
+        terms = self._terms(v, 1.0)
+        for c, y in terms:
+            if not isinstance(y.op, Einsum) or len(y.args) != 2 or c == 0 or not self.single(y):
+                continue
+            for i in (0, 1):
+                w, x = y.args[i], y.args[1 - i]
+                same = [k for k, t in terms if t is x]
+                if len(same) != 1 or not self._square(y, i) or not self.single(w):
+                    continue
+                leaf = self.new[w.id]
+                if not isinstance(leaf.op, Param) or leaf.op.statistic or not leaf.op.chart.signed:
+                    continue
+                steps = (("mul", c), ("eye", same[0])) if c != 1 else (("eye", same[0]),)
+                op = Param(leaf.op.name, Chart((*leaf.op.chart.steps, *steps)))
+                matrix = self.b._make(op, (), leaf.shape, learned=True, data=False)
+                args = [self.new[x.id]] * 2
+                args[i] = matrix
+                made = self.b.op(y.op, args, y.shape)
+                rest = [(k, self.new[t.id]) for k, t in terms if t is not y and t is not x]
+                return self.b.add([made, *(t for _, t in rest)], [1.0, *(k for k, _ in rest)])
+        return None
+
+    def _terms(self, v: Value, c: float) -> list[tuple[float, Value]]:
+        """The sum written out, through inner sums that nothing else reads."""
+        out = []
+        assert isinstance(v.op, Add)
+        for k, a in zip(v.op.coefs, v.args, strict=True):
+            inner = isinstance(a.op, Add) and self.single(a) and a.shape == v.shape and a.learned
+            out += self._terms(a, c * k) if inner else [(c * k, a)]
+        return out
+
+    def _square(self, y: Value, i: int) -> bool:
+        """y = W x along the last axis of x, back into its place."""
+        assert isinstance(y.op, Einsum)
+        w, x = y.op.ins[i], y.op.ins[1 - i]
+        matrix = y.args[i]
+        if not isinstance(matrix.op, Param) or len(w) != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
+            return False
+        return x[:-1] == y.op.out[:-1] and set(w) == {x[-1], y.op.out[-1]} and y.args[1 - i].shape == y.shape
 
 
 def _number(v: Value) -> float | None:

@@ -32,24 +32,37 @@ class Source:
 class Chart:
     """An invertible elementwise coordinate on a parameter: the graph sees `forward(parameter)`.
 
-    `signed` tells whether the coordinate takes both signs (1 + gamma does, exp(A_log) does not).
+    `signed` tells whether the coordinate takes both signs (1 + gamma does, exp(A_log) does not). The step "eye" adds a
+    multiple of the unit matrix: x + W x is read by the one matrix 1 + W.
     """
 
     steps: tuple[tuple[str, float], ...] = ()
 
     @property
     def signed(self) -> bool:
-        return all(name in ("add", "mul") for name, _ in self.steps)
+        return all(name in ("add", "mul", "eye") for name, _ in self.steps)
 
     def forward(self, x: Tensor) -> Tensor:
         for name, c in self.steps:
-            x = {"add": lambda x: x + c, "mul": lambda x: x * c, "exp": lambda x: torch.exp(x)}[name](x)  # noqa: B023
+            x = _CHARTS[name][0](x, c)
         return x
 
     def inverse(self, y: Tensor) -> Tensor:
         for name, c in reversed(self.steps):
-            y = {"add": lambda y: y - c, "mul": lambda y: y / c, "exp": lambda y: torch.log(y)}[name](y)  # noqa: B023
+            y = _CHARTS[name][1](y, c)
         return y
+
+
+def _eye(x: Tensor, c: float) -> Tensor:
+    return x + c * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+
+
+_CHARTS: dict[str, tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor, float], Tensor]]] = {
+    "add": (lambda x, c: x + c, lambda y, c: y - c),
+    "mul": (lambda x, c: x * c, lambda y, c: y / c),
+    "exp": (lambda x, c: torch.exp(x), lambda y, c: torch.log(y)),
+    "eye": (_eye, lambda y, c: _eye(y, -c)),
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from regauge.solve.element import Element
 from regauge.solve.explain import Obstruction, Trail, obstructions, trail
 from regauge.solve.passes import dimension, unread
 from regauge.solve.plan import Plan, frame_dim
+from regauge.solve.ranks import shortfalls
 
 UNREAD = "table rows that inputs of this length never read (elements keep them as they are)"
 KINDS = {"GL": "SL({n})", "O": "O({n})", "O1": "O({m})", "SO2": "SO(2)", "GLv": "Aff({m})", "GLc": "Aff({m})", "GLvc": "GL({m})"}
@@ -96,6 +97,7 @@ class Gauge:
             ("directions that every reader removes (a mean, a softmax)", sum(u.dim for u in p.unseen if not u.tolerance.everything)),
             ("translations that other biases absorb", sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is None)),
             ("readers of values with a known linear relation", sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is not None)),
+            ("beyond the rank of neighbouring maps (counted, not sampled)", sum(s.dim for s in shortfalls(p))),
             (UNREAD, sum(unread(p).values())),
             ("levels that centring readers remove", p.levels.dim - p.overlap),
         )

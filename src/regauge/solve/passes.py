@@ -81,8 +81,11 @@ def _picked(user: Value, table: Value) -> set[int] | None:
 
 def dimension(plan: Plan) -> int:
     """Dimension of the orbit of generic parameters."""
+    from regauge.solve.ranks import shortfalls
+
     return (
-        sum(frame_dim(s.kind, s.n) * s.copies for s in plan.sources.values())
+        sum(s.dim for s in shortfalls(plan))
+        + sum(frame_dim(s.kind, s.n) * s.copies for s in plan.sources.values())
         + sum(c.dim for c in plan.charges.scales)
         + sum(u.dim for u in plan.unseen)
         + plan.shifts.dim

@@ -340,7 +340,7 @@ class _Solver:
             self.solved.add(pivot)
             for s in expression:
                 self.pivots.setdefault(s, set()).add(pivot)
-            self._substitute(pivot, expression)
+            self._substitute(pivot, part, expression)
             return
 
     def _scalar(self, s: int, b: Block) -> Known | None:
@@ -360,14 +360,14 @@ class _Solver:
         for b in self.where.pop(s, set()):
             self.tau.get(b, {}).pop(s, None)
 
-    def _substitute(self, pivot: int, rest: Expression) -> None:
+    def _substitute(self, pivot: int, at: Part, rest: Expression) -> None:
         """pivot = -(rest): wherever it went, the rest goes now."""
         for b in self.where.pop(pivot, set()):
             part = self.tau[b].pop(pivot, None)
             if part is None:
                 continue
-            for s in rest:
-                self._merge(self.tau[b], s, Part(MATRIX, 1.0, part.leaves))
+            for s, other in rest.items():
+                self._merge(self.tau[b], s, _composed(part, at, other))
                 self.where.setdefault(s, set()).add(b)
 
     def _hands_on(self, r: Relation, b: Block, expression: Expression) -> bool:
@@ -421,6 +421,15 @@ class _Solver:
         from regauge.solve.blind import span_dim
 
         return s.size - (span_dim(s.shape, tuple(inside)) if inside else 0)
+
+
+def _composed(part: Part, at: Part, other: Part) -> Part:
+    """The pivot entered a block as `part`; where it was solved for it stood as `at` beside `other`."""
+    plain = part.kind == at.kind == other.kind == IDENTITY
+    if plain and set(other.leaves) <= set(at.leaves):
+        leaves = tuple(part.leaves[at.leaves.index(k)] for k in other.leaves)
+        return Part(IDENTITY, -part.factor * other.factor / at.factor, leaves)
+    return Part(MATRIX, 1.0, part.leaves)
 
 
 def shifts(

@@ -1,0 +1,253 @@
+"""Fewer function evaluations: find the gauge in which a given solver with a given number of steps is most accurate.
+
+All gauges share one flow; a solver with few steps does not, and its error is what is minimised: the mean square
+distance from the exact end points, on noise that the choice never sees. The original gauge and the closed-form
+schedules are candidates, so the answer is never worse than they are on the held-out noise.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from regauge.errors import InputError
+from regauge.flow.comoving import ComovingSampler
+from regauge.flow.fields import Field
+from regauge.flow.samplers import ClosedSampler, FlatField, TunedModel
+from regauge.flow.solvers import integrate, method_named
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """iterations of Adam for the smooth gauge and for the per-step gauge; batch; learning rates; seed.
+
+    channels: one scale per principal axis of the end points (None: if the state has between 2 and 256 numbers).
+    memory: how many earlier velocities a per-step gauge may use; 0 keeps only those of the running step.
+    comoving: search per-step gauges at all. tolerance: of the reference, relative to the end points' rms.
+    """
+
+    smooth_iterations: int = 200
+    step_iterations: int = 600
+    batch: int = 256
+    smooth_rate: float = 3e-2
+    step_rate: float = 1e-2
+    degree: int = 8
+    channels: bool | None = None
+    memory: int = 64
+    comoving: bool = True
+    tolerance: float = 1e-5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """rmse: root mean square distance from the exact end point on held-out noise, with `evaluations` per sample."""
+
+    name: str
+    rmse: float
+    evaluations: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The chosen model and the whole table. `reference_error` bounds what the table can resolve."""
+
+    model: TunedModel
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    reference_error: float
+    history: dict[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        identity = self.candidates[0].rmse
+        lines = [f"{'gauge':<10} {'rmse':>10} {'gain':>6} {'parameters':>11}"]
+        for c in self.candidates:
+            mark = "  <- chosen" if c.name == self.chosen else ""
+            lines.append(f"{c.name:<10} {c.rmse:10.3e} {identity / c.rmse:6.2f} {c.parameters:11d}{mark}")
+        return "\n".join(lines)
+
+
+def reference(flat: Field, noise: Tensor, tolerance: float, first: int = 16, last: int = 512) -> tuple[Tensor, float]:
+    """(end points, error estimate): RK4 with the number of steps doubled until two answers agree to tolerance x rms."""
+    with torch.no_grad():
+        steps, before = first, integrate(flat, noise, "rk4", first)
+        while True:
+            steps *= 2
+            after = integrate(flat, noise, "rk4", steps)
+            gap = float((after - before).square().mean().sqrt())
+            if not gap == gap:
+                raise InputError(
+                    "tune: the field returned NaN on the way to the reference; check its dtype and time range"
+                )
+            # Richardson: the finer answer's own error is a fifteenth of the gap
+            if gap / 15 <= tolerance * float(after.square().mean().sqrt()):
+                return after, gap / 15
+            if steps >= last:
+                raise InputError(
+                    f"tune: RK4 with {steps} steps has not settled (error about {gap / 15:.1e}); the field is stiff or "
+                    "not smooth: raise tolerance, or pass reference end points with targets="
+                )
+            before = after
+
+
+def tune(
+    velocity: Field,
+    noise: Tensor,
+    solver: str = "midpoint",
+    steps: int = 8,
+    *,
+    start: float = 0.0,
+    end: float = 1.0,
+    targets: Tensor | None = None,
+    options: TuneOptions | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Tune `velocity` (t, x) -> dx/dt, integrated from `start` to `end`, for `steps` steps of `solver`.
+
+    noise (n, ...): samples of the law that the model starts from; the first half trains, the second half decides. n of
+    a few thousand is plenty. targets: exact end points, computed by RK4 if not given. The model's parameters are not
+    touched.
+    """
+    options = options or TuneOptions()
+    stages = method_named(solver).stages
+    if len(noise) < 16:
+        raise InputError(f"tune: {len(noise)} noise samples are too few to decide on; pass at least 16, better 2000")
+    shape = tuple(noise.shape[1:])
+    flat = FlatField(velocity, shape, start, end)
+    x0 = noise.reshape(len(noise), -1)
+    x1, error = reference(flat, x0, options.tolerance) if targets is None else (targets.reshape(len(noise), -1), 0.0)
+    half = len(noise) // 2
+    train, held = (x0[:half], x1[:half]), (x0[half:], x1[half:])
+
+    samplers: dict[str, ClosedSampler | ComovingSampler] = {
+        name: ClosedSampler(name, solver, steps) for name in ("identity", "cosine", "vp")
+    }
+    history: dict[str, tuple[float, ...]] = {}
+    plan = _plan(train[1], options)
+    total = len(plan) * options.smooth_iterations + (options.step_iterations if options.comoving else 0)
+    done = 0
+
+    def report(label: str, here: int) -> None:
+        if progress is not None:
+            progress(label, done + here, total)
+
+    with _frozen(velocity):
+        for name, frame in plan:
+            sampler = ComovingSampler(solver, steps, frame, options.degree, local=False, memory=options.memory).to(x0)
+            history[name] = _fit(
+                sampler,
+                sampler.smooth_parameters(),
+                flat,
+                train,
+                options,
+                options.smooth_iterations,
+                options.smooth_rate,
+                partial(report, name),
+            )
+            samplers[name] = sampler
+            done += options.smooth_iterations
+        if options.comoving:
+            best = min((name for name, _ in plan), key=lambda name: _rmse(samplers[name], flat, held))
+            sampler = cast(ComovingSampler, copy.deepcopy(samplers[best]))
+            sampler.local = True
+            parameters = sampler.smooth_parameters() + sampler.local_parameters()
+            history["comoving"] = _fit(
+                sampler,
+                parameters,
+                flat,
+                train,
+                options,
+                options.step_iterations,
+                options.step_rate,
+                partial(report, "comoving"),
+            )
+            samplers["comoving"] = sampler
+        table = tuple(
+            Candidate(name, _rmse(s, flat, held), steps * stages, _size(s, name)) for name, s in samplers.items()
+        )
+    chosen = min(table, key=_key).name
+    stateless = min((c for c in table if c.name != "comoving"), key=_key).name
+    gauge = samplers[stateless].gauge()
+    model = TunedModel(velocity, samplers[chosen], gauge, stateless, shape, start, end)
+    return Tuned(model, table, chosen, error, history)
+
+
+def _key(candidate: Candidate) -> float:
+    return candidate.rmse if candidate.rmse == candidate.rmse else float("inf")
+
+
+def _plan(ends: Tensor, options: TuneOptions) -> list[tuple[str, Tensor | None]]:
+    """The smooth families: one scale, and one per principal axis where that is not the same thing."""
+    dim = ends.shape[1]
+    wanted = 1 < dim <= 256 if options.channels is None else options.channels
+    plan: list[tuple[str, Tensor | None]] = [("smooth", None)]
+    if wanted:
+        frame = torch.linalg.eigh(torch.cov(ends.double().T)).eigenvectors.to(ends.dtype)
+        plan.append(("channels", frame))
+    return plan
+
+
+def _size(sampler: nn.Module, name: str) -> int:
+    if isinstance(sampler, ComovingSampler):
+        return sampler.degrees_of_freedom(smooth_only=name != "comoving")
+    return 0
+
+
+def _rmse(sampler: nn.Module, flat: Field, pair: tuple[Tensor, Tensor]) -> float:
+    with torch.no_grad():
+        return float((sampler(flat, pair[0]) - pair[1]).square().sum(-1).mean().sqrt())
+
+
+def _fit(
+    sampler: nn.Module,
+    parameters: list[nn.Parameter],
+    flat: Field,
+    pair: tuple[Tensor, Tensor],
+    options: TuneOptions,
+    iterations: int,
+    rate: float,
+    report: Callable[[int], None],
+) -> tuple[float, ...]:
+    """Adam with one warm-up and cosine cool-down on fresh minibatches; the losses, for a look at convergence."""
+    if iterations < 1:
+        return ()
+    x0, x1 = pair
+    rng = torch.Generator().manual_seed(options.seed)
+    adam = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=iterations + 1, pct_start=0.1)
+    losses = []
+    for k in range(iterations):
+        pick = torch.randint(0, len(x0), (min(options.batch, len(x0)),), generator=rng)
+        loss = (sampler(flat, x0[pick]) - x1[pick]).square().sum(-1).mean()
+        if not bool(loss.detach().isfinite()):
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        cycle.step()
+        losses.append(float(loss.detach()))
+        report(k + 1)
+    return tuple(losses)
+
+
+class _frozen:
+    """The model's parameters ask for no gradient inside, and are as they were after."""
+
+    def __init__(self, model: Field) -> None:
+        self.parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+        self.before = [p.requires_grad for p in self.parameters]
+
+    def __enter__(self) -> None:
+        for p in self.parameters:
+            p.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for p, wanted in zip(self.parameters, self.before, strict=True):
+            p.requires_grad_(wanted)
