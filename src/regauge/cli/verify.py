@@ -47,10 +47,11 @@ def soundness(
         found = regauge.check.sound(
             sample.model, sample.args, gauge, sample.kwargs, observe=observe, seeds=(seed,), progress=tell
         )
-    native = {"dtype": found.dtype, "error": found.native, "floor": found.floor, "limit": MARGIN * found.floor}
+    limit = MARGIN * found.floor
+    native = {"dtype": found.dtype, "error": found.native, "floor": found.floor, "limit": limit}
     double = {"dtype": "float64", "error": found.error, "floor": None, "limit": found.rtol}
     return {
-        "sound": [{**native, "ok": found.native <= native["limit"]}, {**double, "ok": found.error <= found.rtol}],
+        "sound": [{**native, "ok": found.native <= limit}, {**double, "ok": found.error <= found.rtol}],
         "control": {"error": found.control, "moved": found.moved, "ok": found.sensitive},
     }, [] if found.ok else str(found).splitlines()
 
