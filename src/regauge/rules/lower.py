@@ -53,12 +53,16 @@ class _Driver:
     unknown: str
     env: dict[fx.Node, Any] = field(default_factory=dict)
     missing: dict[str, Missing] = field(default_factory=dict)
+    fixed: dict[object, Value] = field(default_factory=dict)
+    learned: set[fx.Node] = field(default_factory=set)
 
     def run(self) -> Lowered:
         c = self.captured
         statistics = self._statistics()
         needed = self._needed(statistics)
         for node in c.graph.nodes:
+            if node.name in c.parameters or any(n in self.learned for n in node.all_input_nodes):
+                self.learned.add(node)
             if node.op == "placeholder":
                 self.env[node] = self._placeholder(node, statistics)
             elif node.op == "call_function" and node in needed:
@@ -116,6 +120,20 @@ class _Driver:
         evaluate = self.captured.evaluate
         return self.builder.free(node.name, tuple(map(int, node.meta["val"].shape)), lambda: evaluate(node), data)
 
+    def _from_operands(self, node: fx.Node, data: bool) -> Value:
+        """A constant computed from constants that came out of parameters (the zeros of zeros_like(weight))."""
+
+        def thunk() -> Tensor:
+            def resolve(n: fx.Node) -> Any:
+                v = self.env[n]
+                return v.op.thunk() if isinstance(v, Value) else v  # type: ignore[union-attr]
+
+            args, kwargs = fx.map_arg((node.args, node.kwargs), resolve)
+            return node.target(*args, **{k: v for k, v in kwargs.items() if k != "device"})  # type: ignore[operator]
+
+        shape = tuple(map(int, node.meta["val"].shape))
+        return self.builder.free(f"{node.name}:operands", shape, thunk, data)
+
     def _call(self, node: fx.Node) -> Any:
         name = str(node.target)
         if any(i in name for i in IGNORED):
@@ -130,7 +148,13 @@ class _Driver:
         if not any(_learned(v) for v in tensors):
             data = any(v.data for v in tensors) and not any(i in name for i in SHAPE_ONLY)
             value = node.meta.get("val")
-            return self._free(node, data) if isinstance(value, Tensor) else _Tuple(data) if isinstance(value, tuple | list) else value
+            if not isinstance(value, Tensor):
+                return _Tuple(data) if isinstance(value, tuple | list) else value
+            key = _call_key(name, args, kwargs)
+            if key not in self.fixed:
+                known = not any(n in self.learned for n in node.all_input_nodes)
+                self.fixed[key] = self._free(node, data) if known else self._from_operands(node, data)
+            return self.fixed[key]
         known = RULES.get(name)
         if known is None:
             return self._freeze(node, name, tensors, "")
@@ -179,6 +203,14 @@ class _Replay:
         inputs: dict[fx.Node, Any] = {n: next(it) for n in self.node.all_input_nodes}
         args, kwargs = fx.map_arg((self.node.args, self.node.kwargs), lambda n: inputs[n])
         return self.item(self.node.target(*args, **kwargs))  # type: ignore[operator]
+
+
+def _call_key(name: str, args: Any, kwargs: Any) -> object:
+    """Equal for calls that give equal constants; random operators are never equal."""
+    if any(r in name for r in ("rand", "bernoulli", "dropout", "multinomial", "empty")):
+        return object()
+    flat, spec = torch.utils._pytree.tree_flatten((args, kwargs))
+    return name, tuple(f"%{v.id}" if isinstance(v, Value) else repr(v) for v in flat), repr(spec)
 
 
 def _values(tree: Any) -> list[Any]:
