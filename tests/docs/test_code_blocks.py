@@ -59,6 +59,8 @@ def test_commands_print_what_is_shown(
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "100")
+    if not (ROOT / ".venv" / "models").exists():
+        pytest.skip("`make setup` links the packaged models")
     assert run(shlex.split(command)[1:]) == 0
     printed = {masked(line) for line in capfd.readouterr().out.splitlines()}
     missing = [line for line in output.splitlines() if line.strip() not in ("", "...") and masked(line) not in printed]
