@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
+import re
 import time
 import traceback
 import warnings
@@ -13,6 +13,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+
+from regauge.errors import UnknownOperatorError
 
 from .build import Subject, build_causal
 from .trace import live_nodes, parameter_operators, trace
@@ -37,7 +39,7 @@ def examine(kind: str, name: str, stages: frozenset[str]) -> dict[str, Any]:
                 "trace_seconds": round(traced.seconds, 2), "patched": traced.patched,
                 "nodes": len(live_nodes(traced.program)), "operators": dict(parameter_operators(traced.program)),
             }
-    if "error" not in record and "infer" in stages and importlib.util.find_spec("regauge.infer.api"):
+    if "error" not in record and "infer" in stages:
         with _recording(record, "infer"):
             record |= infer(subject, record.get("patched", False))
     if "error" not in record and "tight" in stages and "dim" in record:
@@ -100,6 +102,9 @@ def _recording(record: dict[str, Any], stage: str) -> Iterator[None]:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         record["stage"], record["error"] = stage, f"{type(error).__name__}: {error}"[:3000]
+        missing = re.findall(r"^ +(\S+): \d+ times?, first", str(error), re.MULTILINE)
+        if isinstance(error, UnknownOperatorError) and missing:
+            record["missing"] = missing
         record["where"] = f"{last.filename.rsplit('/', 1)[-1]}:{last.lineno}"
 
 

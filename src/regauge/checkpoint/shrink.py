@@ -17,12 +17,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from .fields import (
+    DENSE_FIRST_FIELD,
     EXPERT_FIELD,
     FEED_FORWARD_FIELD,
     HEAD_DIM_FIELD,
     HEAD_FIELD,
     KV_FIELD,
     LAYER_FIELD,
+    PERIOD_FIELD,
     ROTARY_FACTORS,
     SHARED_FIELD,
     STAGE_FIELD,
@@ -316,8 +318,10 @@ def shrink_field(name: str, value: Any, old: dict[str, Any], scale: Scale) -> An
         return scale.token_of(value) if type(value) is int else None
     if type(value) is not int:
         return None
+    if DENSE_FIRST_FIELD.match(name):
+        return min(value, scale.layers - 1)
     for rule, small in field_rules(name, scale):
-        if rule and value > 4:
+        if rule and value > (2 if PERIOD_FIELD.search(name) else 4):
             return min(value, small(value))
     if value > 16 and re.search(r"(size|dim|width|channels?|hidden|filters|units|features|length)(_\w+)?$", name):
         return min(value, scale.width_of(value))
