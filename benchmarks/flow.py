@@ -133,7 +133,7 @@ def table() -> str:
     """Means over seeds, the range of the tuned saving in brackets."""
     rows, lines = finished(), []
     lines.append(
-        "| data | solver | evals | seeds | rmse original | cosine | smooth | per-step | saving smooth | saving per-step |"
+        "| data | solver | evals | seeds | rmse original | cosine | smooth | per-step | saving, smooth | per-step |"
     )
     lines.append("| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |")
     energy = [
