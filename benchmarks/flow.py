@@ -133,11 +133,11 @@ def table() -> str:
     """Means over seeds, the range of the tuned saving in brackets."""
     rows, lines = finished(), []
     lines.append(
-        "| data | solver | evaluations | rmse original | cosine | smooth | per-step | saving smooth | saving per-step |"
+        "| data | solver | evals | seeds | rmse original | cosine | smooth | per-step | saving, smooth | per-step |"
     )
-    lines.append("| --- | --- | --: | --: | --: | --: | --: | --: | --: |")
+    lines.append("| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |")
     energy = [
-        "| data | solver | evaluations | original | cosine | smooth | per-step | exact flow |",
+        "| data | solver | evals | original | cosine | smooth | per-step | exact flow |",
         "| --- | --- | --: | --: | --: | --: | --: | --: |",
     ]
     for name in models.DATA:
@@ -156,7 +156,8 @@ def table() -> str:
                     return f"{middle:.2f} ({values[0]:.2f}-{values[-1]:.2f})"
 
                 errors = " | ".join(f"{mean(k, 'rmse'):.4f}" for k in ("original", "cosine", "stateless", "tuned"))
-                lines.append(f"| {name} | {solver} | {budget} | {errors} | {span('stateless')} | {span('tuned')} |")
+                savings = f"{span('stateless')} | {span('tuned')}"
+                lines.append(f"| {name} | {solver} | {budget} | {len(group)} | {errors} | {savings} |")
                 quality = " | ".join(f"{mean(k, 'energy'):.4f}" for k in ("original", "cosine", "stateless", "tuned"))
                 floor = sum(r["energy_floor"] for r in group) / len(group)
                 energy.append(f"| {name} | {solver} | {budget} | {quality} | {floor:.4f} |")

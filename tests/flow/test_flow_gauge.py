@@ -158,11 +158,13 @@ def test_adm_form():
     adm = lapse(gauge, r) * pushed + shift(gauge, r, y)
     assert torch.allclose(adm, flow.transport(F, gauge)(r, y), atol=1e-12)
     # back from lapse and shift: the gauge they generate starts at the identity, so compare shifts and flows
-    built = from_lapse_and_shift(lambda q: 1 + 0.3 * torch.cos(torch.pi * q), lambda q, z: torch.sin(q) * torch.tanh(z))
-    assert torch.allclose(shift(built, r, y), torch.sin(r) * torch.tanh(y), atol=1e-6)
-    end = flow.integrate(F, X, "rk4", 32)
-    moved = built.decode(flow.integrate(flow.transport(F, built), built.encode(X), "rk4", 32))
-    assert torch.allclose(moved, end, atol=1e-5)
+    built = from_lapse_and_shift(
+        lambda q: 1 + 0.3 * torch.cos(torch.pi * q), lambda q, z: torch.sin(q) * torch.tanh(z), steps=6
+    )
+    assert torch.allclose(shift(built, r, y), torch.sin(r) * torch.tanh(y), atol=1e-5)
+    end = flow.integrate(F, X, "rk4", 16)
+    moved = built.decode(flow.integrate(flow.transport(F, built), built.encode(X), "rk4", 8))
+    assert torch.allclose(moved, end, atol=1e-4)
 
 
 def test_full_spacetime_diffeomorphism():

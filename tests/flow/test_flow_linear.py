@@ -79,10 +79,10 @@ def test_wilson_line_is_covariant_and_solves_the_ode():
     line, offset = flow.wilson_line(FIELD, one)
     assert torch.allclose(X @ line.T + offset, flow.exact_flow(FIELD, X, rtol=1e-11, atol=1e-11), atol=1e-8)
     gauge = flow.Gauge(fields.diffeos()["affine"])
-    moved, shifted = flow.wilson_line(flow.transport(FIELD, gauge), one)
-    assert torch.allclose(gauge.decode(gauge.encode(X) @ moved.T + shifted), X @ line.T + offset, atol=1e-7)
+    moved, shifted = flow.wilson_line(flow.transport(FIELD, gauge), one, steps=50)
+    assert torch.allclose(gauge.decode(gauge.encode(X) @ moved.T + shifted), X @ line.T + offset, atol=1e-5)
     g0, g1 = (gauge.space.linear(r) for r in (torch.tensor(0.0, dtype=torch_double), one))
-    assert torch.allclose(moved, g1 @ line @ torch.linalg.inv(g0), atol=1e-7)
+    assert torch.allclose(moved, g1 @ line @ torch.linalg.inv(g0), atol=1e-5)
 
 
 def test_infinitesimal_law():
@@ -124,12 +124,12 @@ def test_straight_transport_is_exact_in_one_euler_step():
 
 
 def test_straightening_gauge_reaches_it_without_dressing():
-    gauge = flow.straightening(FIELD, steps=100)
+    gauge = flow.straightening(FIELD, steps=30)
     gauge.require_ends(X, 1e-6)
-    moved, straight = flow.transport(FIELD, gauge), flow.to_linear_transport(FIELD).segments[0]
+    moved, straight = flow.transport(FIELD, gauge), flow.to_linear_transport(FIELD, steps=60).segments[0]
     r = torch.tensor(0.35, dtype=torch_double)
-    assert torch.allclose(moved.weight(r), straight.weight(r), atol=1e-6)
-    assert torch.allclose(moved.bias(r), straight.bias(r), atol=1e-6)
+    assert torch.allclose(moved.weight(r), straight.weight(r), atol=1e-5)
+    assert torch.allclose(moved.bias(r), straight.bias(r), atol=1e-5)
 
 
 def rotation_by(angle, size=1.0):

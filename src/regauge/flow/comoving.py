@@ -101,11 +101,10 @@ class ComovingSampler(nn.Module):
 
     def _tables(self) -> dict[str, Tensor]:
         """All scalars of all stages (K, S + 1, ...) at once; the last column is u = 1."""
-        dtype = self.logits.dtype
-        nodes = torch.tensor([*self.rk.nodes, 1.0], dtype=dtype)
-        zero = torch.zeros(self.steps, 1, dtype=dtype)
+        nodes = self.logits.new_tensor([*self.rk.nodes, 1.0])
+        zero = self.logits.new_zeros(self.steps, 1)
         local = torch.cat([zero, torch.softmax(self.local_logits, 1).cumsum(1)], 1).T
-        ones = torch.arange(self.steps, dtype=dtype)[:, None]
+        ones = torch.arange(self.steps).to(self.logits)[:, None]
         r = (ones + bernstein(local, nodes).T) / self.steps
         speed = bernstein_rate(local, nodes).T / self.steps
         clock = torch.cat([self.logits.new_zeros(1), torch.softmax(self.logits, 0).cumsum(0)])

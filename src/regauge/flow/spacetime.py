@@ -66,7 +66,7 @@ class LapseClock(Clock):
 class FlowDiffeo(Diffeo):
     """phi_r, the flow of the shift beta from `start` to r: what a shift generates, d_r phi = beta o phi."""
 
-    def __init__(self, beta: Field, start: float = 0.0, steps: int = 32) -> None:
+    def __init__(self, beta: Field, start: float = 0.0, steps: int = 16) -> None:
         super().__init__()
         self.beta, self.start, self.steps = beta, start, steps
 
@@ -83,10 +83,13 @@ class FlowDiffeo(Diffeo):
 
 
 def from_lapse_and_shift(
-    rate: Callable[[Tensor], Tensor], beta: Field | None = None, start: float = 0.0, end: float = 1.0
+    rate: Callable[[Tensor], Tensor], beta: Field | None = None, start: float = 0.0, end: float = 1.0, steps: int = 16
 ) -> Gauge:
-    """The gauge with lapse N(r) = rate(r) and shift beta(r, y), the identity in space at `start`."""
-    return Gauge(None if beta is None else FlowDiffeo(beta, start), LapseClock(rate, start, end))
+    """The gauge with lapse N(r) = rate(r) and shift beta(r, y), the identity in space at `start`.
+
+    steps: of RK4, for the flow that the shift generates.
+    """
+    return Gauge(None if beta is None else FlowDiffeo(beta, start, steps), LapseClock(rate, start, end))
 
 
 class SpacetimeField(nn.Module):
