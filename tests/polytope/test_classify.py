@@ -9,7 +9,17 @@ import pytest
 
 from regauge.errors import InputError
 from regauge.polytope import canonical_form, extract, hull, name, network, symmetry
-from regauge.polytope.catalogue import CATALAN, POLYCHORA, SNUBS, SOLIDS, _orbit_size, _polar, _solid, _uniform
+from regauge.polytope.catalogue import (
+    CATALAN,
+    POLYCHORA,
+    SNUBS,
+    SOLIDS,
+    _orbit_size,
+    _polar,
+    _solid,
+    _uniform,
+    candidates,
+)
 from regauge.polytope.flags import dual, flags
 
 TETRAHEDRAL = ("tetrahedron", "truncated tetrahedron", "triakis tetrahedron")
@@ -174,3 +184,13 @@ def test_families_for_every_n(n):
     top = [[0, 0, 1.0]]
     assert name(hull(np.vstack([level, top]))).type == (f"{n}-gonal pyramid" if n > 3 else "tetrahedron")
     assert name(hull(np.vstack([level, top, np.negative(top)]))).type == f"{n}-gonal bipyramid"
+
+
+def test_zonohedra_and_their_polars():
+    for f_vector, title, order in (
+        ((22, 40, 20), "rhombic icosahedron", 20), ((20, 40, 22), "polar of the rhombic icosahedron", 20),
+        ((32, 48, 18), "chamfered cube", 48), ((18, 48, 32), "tetrakis cuboctahedron", 48),
+    ):  # fmt: skip
+        model = dict(candidates(f_vector))[title]()
+        assert model.f_vector == f_vector and str(name(model)) == title
+        assert symmetry(model).order == symmetry(model).combinatorial == order

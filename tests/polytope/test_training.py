@@ -65,6 +65,7 @@ ABSOLUTE = {
     (3, 4): (0.0750199, (12, 24, 14), "cuboctahedron"),
     (3, 5): (0.0602666, (20, 40, 22), "combinatorially a polar of the rhombic icosahedron"),
     (3, 6): (0.0395899, (30, 60, 32), "icosidodecahedron"),
+    (3, 7): (0.0337198, (18, 48, 32), "combinatorially a tetrakis cuboctahedron"),
     (4, 4): (0.0978039, (8, 24, 32, 16), "16-cell"),
     (4, 5): (0.0812629, (20, 60, 70, 30), "runcinated 5-cell"),
 }

@@ -110,9 +110,13 @@ def _solids(ends: tuple[int, int]) -> Iterator[tuple[str, Build]]:
     if f % 2 == 0 and v == f + 2 and f > 6:
         yield f"{f // 2}-gonal trapezohedron", lambda: hull(hull(_stack(f // 2, 0.5)).normals)
     if ends == (22, 20):
-        yield "rhombic icosahedron", lambda: hull(_rhombic_icosahedron())
+        yield "rhombic icosahedron", _rhombic_icosahedron
     if ends == (20, 22):
-        yield "polar of the rhombic icosahedron", lambda: hull(hull(_rhombic_icosahedron()).normals)
+        yield "polar of the rhombic icosahedron", _polar(_rhombic_icosahedron)
+    if ends == (32, 18):
+        yield "chamfered cube", _chamfered_cube
+    if ends == (18, 32):
+        yield "tetrakis cuboctahedron", _polar(_chamfered_cube)
 
 
 def _polar(build: Build) -> Build:
@@ -225,7 +229,15 @@ def _stack(n: int, shift: float) -> Array:
     return np.vstack([_level(_ring(n), gap / 2), _level(_ring(n, shift), -gap / 2)])
 
 
-def _rhombic_icosahedron() -> Array:
-    lines = _level(_ring(5), 0.5)  # five of the six long diagonals of an icosahedron
-    signs = np.array(np.meshgrid(*[[1, -1]] * 5)).reshape(5, -1).T
-    return signs @ lines
+def _rhombic_icosahedron() -> Polytope:
+    return _zonotope(_level(_ring(5), 0.5))  # five of the six long diagonals of an icosahedron
+
+
+def _chamfered_cube() -> Polytope:
+    diagonals = np.array([[1, 1, 1], [1, 1, -1], [1, -1, 1], [-1, 1, 1]]) / math.sqrt(3)
+    return _zonotope(np.concatenate([np.eye(3), diagonals]))
+
+
+def _zonotope(lines: Array) -> Polytope:
+    signs = np.array(np.meshgrid(*[[1, -1]] * len(lines))).reshape(len(lines), -1).T
+    return hull(signs @ lines)
