@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-import regauge
 from regauge.errors import InputError
 from regauge.pathsum import (
     ChainSample,
     GaussianPrior,
     Target,
+    action,
     average,
     bridge,
     elliptical,
@@ -104,9 +104,6 @@ def test_not_fixing_the_gauge_costs():
     assert free.evaluations > 2 * fixed.evaluations
 
 
-needs_compiler = pytest.mark.skipif(not callable(getattr(regauge, "infer", None)), reason="needs the compiler")
-
-
 def jacobian_nullity(network, times):
     from regauge.pathsum.measure import parameters, path
 
@@ -115,14 +112,16 @@ def jacobian_nullity(network, times):
     return theta.numel() - int(torch.linalg.matrix_rank(jacobian))
 
 
-@needs_compiler
 def test_the_compiler_finds_the_redundancy_of_path_networks():
     lattice = path_lattice(10.0, 64)
     relu = redundancy(PathNetwork(5, "relu"), lattice)
     (bond,) = relu.bonds
     assert bond.size == 5 and bond.dim == 5 and relu.dim == 5  # one scale per unit; their order is the discrete part
     assert "S5" in str(bond.group) and "R+" in str(bond.group)
-    assert redundancy(PathNetwork(5, "tanh"), lattice).dim == 0
+    odd = redundancy(PathNetwork(5, "tanh"), lattice)
+    assert (
+        odd.dim == 0 and str(odd.bonds[0].group) == "Z2 wr S5"
+    )  # finite: signs and order
     torch.manual_seed(0)
     network = PathNetwork(3, "relu")
     with (
@@ -131,3 +130,19 @@ def test_the_compiler_finds_the_redundancy_of_path_networks():
         network.hidden.weight.copy_(torch.tensor([[1.0], [-0.7], [0.4]]))
         network.hidden.bias.copy_(torch.tensor([-2.0, 3.0, -1.0]))
     assert jacobian_nullity(network, path_times(lattice)) == redundancy(network, lattice).dim == 3
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_no_weight_of_the_path_sum_sees_the_gauge(activation):
+    lattice = path_lattice(4.0, 24)
+    torch.manual_seed(1)
+    network = PathNetwork(6, activation)
+    group = redundancy(network, lattice)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    paths = []
+    for state in (before, *(group.sample(seed).apply(before) for seed in range(4))):
+        network.load_state_dict(state)
+        assert state is before or (state["hidden.weight"] - before["hidden.weight"]).abs().max() > 0.05
+        paths.append(network(path_times(lattice)).detach().numpy()[:, 0])
+    actions = action(lattice, V, np.array(paths)[:, None])
+    assert np.allclose(actions, actions[0], rtol=1e-10)

@@ -126,7 +126,7 @@ def show(answer: PathSum) -> None:
     for name in ("", "estimate", "error", "exact", "pull", "ESS", *(["R-hat"] if chains else [])):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in answer.rows:
-        exact = "" if row.exact is None else f"{row.exact:.8f}"
+        exact = "" if row.exact is None else f"{round(row.exact, 8) + 0.0:.8f}"
         pull = "" if row.pull is None else f"{row.pull:+.1f}"
         a = row.average
         table.add_row(

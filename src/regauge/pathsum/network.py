@@ -3,14 +3,13 @@
 q(t) = c + sum_i a_i sigma(w_i t + b_i)
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-import regauge
 from regauge.errors import InputError
 from regauge.pathsum.lattice import Lattice
+from regauge.solve.api import infer
+from regauge.solve.gauge import Gauge
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -35,7 +34,7 @@ def path_times(lattice: Lattice) -> Tensor:
     return torch.arange(lattice.time.sites, dtype=torch.float64)[:, None] * lattice.time.spacing
 
 
-def redundancy(network: PathNetwork, lattice: Lattice) -> Any:
+def redundancy(network: PathNetwork, lattice: Lattice) -> Gauge:
     """The gauge group of the network's parameters, as the compiler infers it: what a flat sum over parameters counts
     over and over."""
-    return regauge.infer(network, (path_times(lattice),))
+    return infer(network, (path_times(lattice),))

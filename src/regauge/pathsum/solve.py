@@ -145,7 +145,7 @@ def text_table(answer: PathSum) -> str:
     """The answer as plain text, one row a line."""
     lines = [f"{'':<16}{'estimate':>13}{'error':>11}{'exact':>15}{'pull':>7}{'ESS':>9}"]
     for row in answer.rows:
-        exact = "" if row.exact is None else f"{row.exact:.8f}"
+        exact = "" if row.exact is None else f"{round(row.exact, 8) + 0.0:.8f}"
         pull = "" if row.pull is None else f"{row.pull:+.1f}"
         a = row.average
         lines.append(f"{row.name:<16}{a.value:>13.6f}{a.error:>11.6f}{exact:>15}{pull:>7}{a.size:>9.0f}")
