@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from typing import Any
 
 import scipy.linalg
 import torch

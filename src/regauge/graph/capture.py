@@ -212,7 +212,7 @@ def _read(
     inputs = dict(zip(signature.user_inputs, flat, strict=False))
     nodes = {n.name: n for n in program.graph.nodes}
     output = next(n for n in program.graph.nodes if n.op == "output").args[0]
-    by_name = {n.name: n for n in output if isinstance(n, fx.Node)}  # type: ignore[union-attr]
+    by_name = {n.name: n for n in output if isinstance(n, fx.Node)}
     user = [by_name[n] for n in signature.user_outputs if n in by_name]
     user = [n for n in user if isinstance(n.meta.get("val"), Tensor) and n.meta["val"].is_floating_point()]
     updates = {canonical.get(_strip(name, prefix), name): nodes[n] for n, name in signature.buffers_to_mutate.items()}
