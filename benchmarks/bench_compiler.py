@@ -33,7 +33,8 @@ def child(layers: int) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     import regauge
-    from regauge.checkpoint.skeleton import parameters_on_meta, posing_as_cpu
+    from regauge.checkpoint.skeleton import parameters_on_meta
+    from regauge.graph.posing import posing_as_cpu
 
     config = LlamaConfig(**SHAPE, num_hidden_layers=layers, use_cache=False, dtype="bfloat16")
     with parameters_on_meta():

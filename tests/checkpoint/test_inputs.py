@@ -11,7 +11,7 @@ import torch
 
 from regauge.checkpoint import open_model
 from regauge.checkpoint.inputs import lengths, numbers
-from regauge.checkpoint.skeleton import posing_as_cpu
+from regauge.graph.posing import posing_as_cpu
 
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 96}
 IMAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,

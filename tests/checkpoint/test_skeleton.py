@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from regauge.checkpoint.skeleton import parameters_on_meta, posing_as_cpu
+from regauge.checkpoint.skeleton import parameters_on_meta
+from regauge.graph.posing import posing_as_cpu
 
 
 class Tied(nn.Module):

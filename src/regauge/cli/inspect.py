@@ -8,8 +8,8 @@ from typing import Any
 
 import regauge
 from regauge.checkpoint import Sample, open_model
-from regauge.checkpoint.skeleton import posing_as_cpu
 from regauge.cli.progress import Progress, peak_memory_bytes
+from regauge.graph.posing import posing_as_cpu
 from regauge.report import SCHEMA, describe, page
 
 EVERYTHING = "every tensor that the model returns"

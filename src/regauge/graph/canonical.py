@@ -320,15 +320,18 @@ def probe(root: Value, order: list[Value]) -> tuple[int, Tensor] | None:
         return None
     axis = mixed.pop()
     n = shape[axis]
-    columns = []
+    columns: list[Tensor] = []
+    uniform = set(range(len(shape) - 1))  # of the other axes: those along which the matrices do not change
     for j in range(n):
         x = torch.zeros(shape, dtype=torch.float64)
         x.select(axis, j).fill_(1.0)
-        columns.append(torch.movedim(through(x), axis, -1))
-    matrix = torch.stack(columns, -1)
-    for a in range(matrix.ndim - 2):
-        if bool((matrix == matrix.narrow(a, 0, 1)).all()):
-            matrix = matrix.narrow(a, 0, 1)
+        column = torch.movedim(through(x), axis, -1)
+        uniform = {a for a in uniform if bool((column == column.narrow(a, 0, 1)).all())}
+        for a in uniform:
+            column = column.narrow(a, 0, 1)
+        columns.append(column.clone())
+    full = torch.broadcast_shapes(*(c.shape for c in columns))
+    matrix = torch.stack([c.expand(full) for c in columns], -1)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     y = torch.movedim((matrix @ torch.movedim(x, axis, -1).unsqueeze(-1)).squeeze(-1), -1, axis)
     if (y - through(x)).abs().max() > 1e-9 * (1.0 + y.abs().max()):

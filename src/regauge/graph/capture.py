@@ -6,6 +6,7 @@ import dataclasses
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from regauge.errors import TraceError
 from regauge.graph.ir import Source
+from regauge.graph.posing import posing_as_cpu
 
 Observe = str | Callable[[Any], Any] | None
 
@@ -137,7 +139,7 @@ def capture(
         return _read(model, "", observe)
     wrapped = _Observed(model, observe)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _placed(model, args, kwargs):
             warnings.simplefilter("ignore")
             program = torch.export.export(wrapped, tuple(args), dict(kwargs or {}), strict=False)
             program = program.run_decompositions(_table())
@@ -146,6 +148,13 @@ def capture(
     except Exception as error:  # torch.export raises a dozen unrelated types
         raise TraceError(_one_line(error)) from error
     return _read(program, "model.", None, model)
+
+
+def _placed(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> AbstractContextManager[None]:
+    """Meta parameters pass for CPU ones where the inputs are real."""
+    flat, _ = torch.utils._pytree.tree_flatten((tuple(args), dict(kwargs or {})))
+    real = not any(isinstance(t, Tensor) and t.is_meta for t in flat)
+    return posing_as_cpu(model) if real else nullcontext()
 
 
 def _table() -> dict[Any, Callable[..., Any]]:
@@ -167,10 +176,8 @@ def _one_line(error: Exception) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if "data-dependent" in text.lower() or "GuardOnDataDependent" in type(error).__name__:
         first = "control flow depends on the values of a tensor"
-    return (
-        f"torch.export cannot trace the model{where}: {first[:300]}. "
-        "Rewrite that line without data-dependent control flow, or pass other example inputs."
-    )
+    way = "Rewrite that line without data-dependent control flow" if "control flow" in first else "Check the example inputs"
+    return f"torch.export cannot trace the model{where}: {first[:300].rstrip('.')}. {way}, or pass other ones."
 
 
 def short(path: str) -> str:

@@ -179,6 +179,20 @@ def _first(cells: Cells, where: dict[int, int]) -> int:
     return _neighbour(cells, c, leaf)
 
 
+class _Wide(dict[str, Tensor]):
+    """Tensors in float64 and in their charts, made when they are first asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source: dict[str, tuple[Tensor, Chart]] = {}
+
+    def __missing__(self, name: str) -> Tensor:
+        found, chart = self.source[name]
+        wide = found.detach().to(torch.float64)
+        self[name] = chart.forward(wide) if chart.steps else wide
+        return self[name]
+
+
 class State:
     """A state dict on its way through an element: canonical names, wide dtype, charts applied; blocks in and out."""
 
@@ -186,7 +200,7 @@ class State:
         self.plan = plan
         self.shifts = plan.shifts
         self.levels = plan.levels
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors = _Wide()
         self.charts: dict[str, Chart] = {}
         self.touched: set[str] = set()
         for v in plan.parameters():
@@ -199,8 +213,7 @@ class State:
             if tuple(found.shape) != v.shape:
                 raise InputError(f"{v.op.name} has the shape {tuple(found.shape)}, the gauge expects {v.shape}")
             self.charts[v.op.name] = v.op.chart
-            wide = found.detach().to(torch.float64)
-            self.tensors[v.op.name] = v.op.chart.forward(wide) if v.op.chart.steps else wide
+            self.tensors.source[v.op.name] = (found, v.op.chart)
 
     def read(self, block: Block) -> Tensor:
         """The block as an array with one axis a leaf."""
