@@ -111,6 +111,13 @@ def test_dead_entries_are_named():
     assert result.dead == 6 and "table.weight 6" in str(result)
 
 
+def test_tensors_that_are_never_read_are_left_out_and_named():
+    network = model()
+    network.register_parameter("spare", nn.Parameter(torch.randn(4)))
+    result = check.tight(network, ARGS, HiddenUnits(7)).raise_if_failed()
+    assert result.unread == ("spare",) and result.nullity == 7 and "spare" in str(result)
+
+
 def test_padding_rows_are_read():
     network = nn.Sequential(nn.Embedding(7, 3, padding_idx=0), nn.Tanh(), nn.Linear(3, 4))
     space = null_space(network, (torch.arange(7)[None],))

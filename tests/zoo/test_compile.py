@@ -10,7 +10,7 @@ from torch import Tensor
 
 import regauge
 from regauge.check.sound import sound
-from tests.zoo.gaps import GAPS
+from tests.zoo.gaps import GAPS, ONE_ROUTE
 from tests.zoo.registry import Call, Case, load
 
 ZOO = load()
@@ -53,7 +53,7 @@ def test_dimension_is_the_nullity(case: Case):
 
 
 def test_known_gaps_are_of_the_zoo():
-    assert GAPS.keys() <= ZOO.keys() and all(GAPS.values())
+    assert GAPS.keys() | ONE_ROUTE.keys() <= ZOO.keys() and all(GAPS.values())
 
 
 @everywhere
@@ -105,8 +105,10 @@ def test_json_round_trip(case: Case):
 
 
 @everywhere
-def test_decomposed_gives_the_same_gauge(case: Case):
+def test_decomposed_gives_the_same_gauge(case: Case, request: pytest.FixtureRequest):
     """The second route: every composite operator expanded into primitives."""
+    if case.name in ONE_ROUTE:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=f"known: {ONE_ROUTE[case.name]}"))
     call, gauge = compiled(case.name)
     if not isinstance(call.observe, str) and call.observe is not None:
         pytest.skip("a callable observes the module's output")

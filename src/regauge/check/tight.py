@@ -116,12 +116,21 @@ def tight(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None,
     rest = best.basis if tangents is None else _without(best.basis, tangents)
     mass = rest.pow(2).sum(1).split(best.sizes)
     dead = best.dead.split(best.sizes)
+    rows = zip(best.names, best.sizes, best.alone(), dead, mass, strict=True)
     return Tightness(
-        dim=gauge.dim, nullity=best.nullity - outside, nullities=tuple(s.nullity - outside for s in spaces),
-        dead=int(best.dead.sum()) - outside, unread=unread, parameters=sum(best.sizes) - outside, spectrum=best.spectrum, above=best.above, below=best.below,
-        clear=best.clear, explained=tangents is not None,
-        shares=tuple(Share(n, size, alone, int(d.sum()), float(m.sum())) for n, size, alone, d, m
-                     in zip(best.names, best.sizes, best.alone(), dead, mass, strict=True) if n not in unread),
+        dim=gauge.dim,
+        nullity=best.nullity - outside,
+        nullities=tuple(s.nullity - outside for s in spaces),
+        dead=int(best.dead.sum()) - outside,
+        unread=unread,
+        parameters=sum(best.sizes) - outside,
+        spectrum=best.spectrum,
+        above=best.above,
+        below=best.below,
+        clear=best.clear,
+        explained=tangents is not None,
+        shares=tuple(Share(n, size, alone, int(d.sum()), float(m.sum())) for n, size, alone, d, m in rows
+                     if n not in unread),
     )
 
 
