@@ -74,7 +74,9 @@ class _Simplify(_Rewriter):
             case Einsum() if any(not a.learned and _is_zero(a) for a in v.args):
                 return self.b.zeros(v.shape)
             case Einsum((_,), _):
-                return self._contraction(v) or self.copy(v)
+                return self._contraction(v) or self._unpermuted(v)
+            case Einsum():
+                return self._unpermuted(v)
             case Slice() if isinstance(v.args[0].op, Param):
                 return self._rows(v) or self.copy(v)
             case Add():
@@ -82,6 +84,20 @@ class _Simplify(_Rewriter):
             case Pointwise(name="aten.exp.default"):
                 return self._chart(v) or self.copy(v)
         return self.copy(v)
+
+    def _unpermuted(self, v: Value) -> Value:
+        """Read a weight under its own labels where it was transposed on the way."""
+        assert isinstance(v.op, Einsum)
+        ins, args = [], []
+        for labels, a in zip(v.op.ins, v.args, strict=True):
+            new = self.new[a.id]
+            turned = isinstance(new.op, Einsum) and len(new.args) == 1 and not new.data
+            if turned and sorted(new.op.ins[0]) == sorted(new.op.out):
+                labels = tuple(labels[new.op.out.index(l)] for l in new.op.ins[0])
+                new = new.args[0]
+            ins.append(labels)
+            args.append(new)
+        return self.b.op(Einsum(tuple(ins), v.op.out), args, v.shape)
 
     def _rows(self, v: Value) -> Value | None:
         """The part of a table that an input of this length reads: a selection, so that the whole table moves together."""

@@ -12,7 +12,7 @@ from regauge.graph.build import Builder
 from regauge.graph.ir import Value
 from regauge.rules.norm import centre, mean_square
 from regauge.rules.pointwise import keyed
-from regauge.rules.registry import rule
+from regauge.rules.registry import RULES, rule
 
 Axes = Sequence[int] | int | None
 
@@ -158,3 +158,13 @@ for _dims in (1, 2, 3):
         _fn = getattr(torch.nn.functional, _packet)
         rule(f"aten.{_packet}.default", samples=lambda t: [])(_pool(_packet, _dims, _linear, _fn))
 rule("aten._adaptive_avg_pool2d.default", samples=lambda t: [])(_pool("adaptive_avg_pool2d", 2, True, torch.nn.functional.adaptive_avg_pool2d))
+
+
+@rule("aten.any.dim", "aten.all.dim", samples=lambda t: [(t(3, 5) > 0, 1)])
+def any_dim(b: Builder, x: Value, axis: int, keepdim: bool = False) -> Value:
+    return _along(b, "any", lambda x: x.any(axis, keepdim), x, [axis % x.ndim], keepdim, degree=None)
+
+
+@rule("aten.max_pool2d_with_indices.default", samples=lambda t: [])
+def max_pool_with_indices(b: Builder, x: Value, *args: Any, **kwargs: Any) -> tuple[Value | None, ...]:
+    return RULES["aten.max_pool2d.default"].lower(b, x, *args, **kwargs), None

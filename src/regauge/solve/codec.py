@@ -104,25 +104,26 @@ def _op(v: Value) -> list[Any]:
                 o.linear,
                 bare,
             ]
-        case Along() as a:
+        case Along() as f:
             return [
                 "along",
-                a.name,
-                [list(i) for i in a.ins],
-                list(a.out),
-                sorted(a.touched),
-                a.linear,
-                a.degree,
-                a.parity,
-                a.equivariant,
-                a.blind,
-                a.total,
-                a.constants,
+                f.name,
+                [list(i) for i in f.ins],
+                list(f.out),
+                sorted(f.touched),
+                f.linear,
+                f.degree,
+                f.parity,
+                f.equivariant,
+                f.blind,
+                f.total,
+                f.constants,
             ]
         case Mix(axis, matrix, key):
-            m = matrix.reshape(-1, *matrix.shape[-2:])
-            few = m[:: max(1, len(m) // 4)][:4] if len(m) > 4 else m
-            return ["mix", axis, key, list(matrix.shape), few.tolist()]
+            few = matrix
+            for a in range(matrix.ndim - 2):  # which leading axes it varies along matters, not how
+                few = few.narrow(a, 0, min(4, few.shape[a]))
+            return ["mix", axis, key, few.tolist()]
         case Reshape():
             return ["reshape"]
         case Slice(axis, start):
@@ -214,13 +215,8 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
                 total,
                 constants,
             )
-        case ["mix", axis, key, full, few]:
-            m = torch.tensor(few, dtype=torch.float64)
-            shape_m = [*[1] * (len(full) - 2), *full[-2:]]
-            if len(m) > 1:  # which of the leading axes varies matters, not how
-                varying = next(i for i, n in enumerate(full[:-2]) if n > 1)
-                shape_m[varying] = len(m)
-            return Mix(axis, m.reshape(shape_m), key)
+        case ["mix", axis, key, few]:
+            return Mix(axis, torch.tensor(few, dtype=torch.float64), key)
         case ["reshape"]:
             return Reshape()
         case ["slice", axis, start]:

@@ -45,7 +45,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         assert isinstance(v.op, Param)
         for b in plan.blocks.of[v.id]:
             framed = [k for k in range(len(b.leaves)) if plan.frames.root[cells.cell(b, k)] in widths]
-            if not framed or len(b.leaves) < 2 or len(users[v.id]) != 1:
+            if not framed or len(b.leaves) < 2 or len(users[v.id]) != 1 or len(users[v.id][0].args) < 2:
                 continue
             into = tuple(k for k in range(len(b.leaves)) if role.get((b.id, k)) == {"dual"})
             out = tuple(k for k in range(len(b.leaves)) if k not in into)
