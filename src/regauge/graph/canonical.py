@@ -91,10 +91,11 @@ class _Simplify(_Rewriter):
         ins, args = [], []
         for labels, a in zip(v.op.ins, v.args, strict=True):
             new = self.new[a.id]
-            turned = isinstance(new.op, Einsum) and len(new.args) == 1 and not new.data
-            if turned and sorted(new.op.ins[0]) == sorted(new.op.out):
-                labels = tuple(labels[new.op.out.index(l)] for l in new.op.ins[0])
-                new = new.args[0]
+            inner = new.op
+            if isinstance(inner, Einsum) and len(new.args) == 1 and not new.data:
+                if sorted(inner.ins[0]) == sorted(inner.out):
+                    labels = tuple(labels[inner.out.index(l)] for l in inner.ins[0])
+                    new = new.args[0]
             ins.append(labels)
             args.append(new)
         return self.b.op(Einsum(tuple(ins), v.op.out), args, v.shape)

@@ -176,7 +176,11 @@ def _one_line(error: Exception) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if "data-dependent" in text.lower() or "GuardOnDataDependent" in type(error).__name__:
         first = "control flow depends on the values of a tensor"
-    way = "Rewrite that line without data-dependent control flow" if "control flow" in first else "Check the example inputs"
+    way = (
+        "Rewrite that line without data-dependent control flow"
+        if "control flow" in first
+        else "Check the example inputs"
+    )
     return f"torch.export cannot trace the model{where}: {first[:300].rstrip('.')}. {way}, or pass other ones."
 
 

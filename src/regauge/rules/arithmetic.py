@@ -135,7 +135,8 @@ def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Va
 
     def fn(c: Tensor, x: Tensor) -> Tensor:
         c = c.bool() if when else ~c.bool()
-        return torch.where(c, x, torch.as_tensor(fill, dtype=x.dtype))
+        low = torch.finfo(x.dtype).min if x.is_floating_point() and fill != float("-inf") else fill
+        return torch.where(c, x, torch.as_tensor(max(fill, low), dtype=x.dtype))
 
     if fill == 0:
         return b.pointwise("mask", fn, condition, x, degree=1, parity="odd", fixed=(0,), linear=not condition.learned)

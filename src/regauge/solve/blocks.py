@@ -10,32 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 
-import numpy as np
-from scipy.sparse.csgraph import connected_components
-
-from regauge.graph.ir import Along, Concat, Frozen, Graph, Mix, Op, Param, Reshape, Slice, Value, labels_of
+from regauge.graph.ir import Along, Frozen, Graph, Mix, Op, Value
 from regauge.solve.lattice import Clash, Lattice, meet, overlap, whole
+from regauge.solve.pairings import INTO, Axis, Group, Pairing, components, named, pairings
 from regauge.solve.segments import Segments, segment
 
-Axis = tuple[int, int]  # (value id, axis)
-INTO = 1 << 20  # added to the label of an axis on its way into an operation that mixes it
 Box = tuple[Lattice | None, ...]  # one lattice an axis; None: rigid
-
-
-@dataclass(frozen=True)
-class Group:
-    """Axes of two values that hold the same indices in row-major order, up to a shift: index(u) + shift = index(v)."""
-
-    axes_u: tuple[int, ...]
-    axes_v: tuple[int, ...]
-    shift: int = 0
-
-
-@dataclass(frozen=True)
-class Pairing:
-    u: int
-    v: int
-    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True)
@@ -101,12 +81,12 @@ class Blocks:
 
 def blocks(graph: Graph) -> Blocks:
     segments = {v.id: segment(v.op.matrix) for v in graph.values if isinstance(v.op, Mix)}
-    pairings = [p for v in graph.values for p in _pairings(v)]
-    component = _components(graph, pairings)
+    pairs = [p for v in graph.values for p in pairings(v)]
+    component = components(graph, pairs)
     frozen = {component[a] for a in _frozen(graph, segments) if a in component}
     while True:
         try:
-            return _Cutter(graph, pairings, segments, component, frozen).run()
+            return _Cutter(graph, pairs, segments, component, frozen).run()
         except _Rigid as clash:
             frozen |= {component[a] for a in clash.axes}
 
@@ -121,92 +101,6 @@ def _frozen(graph: Graph, segments: dict[int, Segments | None]) -> Iterator[Axis
         match v.op:
             case Mix(axis) if segments[v.id] is None:
                 yield (v.id, axis)
-
-
-def _pairings(v: Value) -> Iterator[Pairing]:
-    named = _named(v.op)
-    if named is not None:
-        ins, out = named
-        terms = [*zip(v.args, ins, strict=True), (v, out)]
-        for i, (x, lx) in enumerate(terms):
-            for y, ly in terms[i + 1 :]:
-                shared = [l for l in lx if l in ly and x.shape[lx.index(l)] > 1]
-                if shared:
-                    yield Pairing(x.id, y.id, tuple(Group((lx.index(l),), (ly.index(l),)) for l in shared))
-        return
-    match v.op:
-        case Reshape():
-            yield Pairing(v.args[0].id, v.id, tuple(reshape_groups(v.args[0].shape, v.shape)))
-        case Slice(axis, start):
-            yield _along(v.args[0], v, axis, -start)
-        case Concat(axis):
-            at = 0
-            for x in v.args:
-                yield _along(x, v, axis, at)
-                at += x.shape[axis]
-        case Mix():
-            yield _along(v.args[0], v, -1, 0)
-
-
-def _named(op: Op) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]] | None:
-    """Labels of an operation; what goes into a mixing axis is not what comes out of it, so these are told apart."""
-    named = labels_of(op)
-    if named is None or not isinstance(op, Along) or op.equivariant:
-        return named
-    ins, out = named
-    return tuple(tuple(l + INTO if l in op.touched else l for l in labels) for labels in ins), out
-
-
-def _along(x: Value, v: Value, axis: int, shift: int) -> Pairing:
-    groups = [Group((i,), (i,), shift if i == axis else 0) for i in range(v.ndim) if v.shape[i] > 1 or i == axis]
-    return Pairing(x.id, v.id, tuple(groups))
-
-
-def reshape_groups(a: tuple[int, ...], b: tuple[int, ...]) -> Iterator[Group]:
-    """The smallest runs of axes with equal products."""
-    i = j = 0
-    while i < len(a) or j < len(b):
-        gi: list[int] = []
-        gj: list[int] = []
-        na = nb = 1
-        while True:
-            if na == nb and (gi or gj) and na > 1:
-                break
-            if na <= nb and i < len(a):
-                na *= a[i]
-                gi.append(i)
-                i += 1
-            elif j < len(b):
-                nb *= b[j]
-                gj.append(j)
-                j += 1
-            elif i < len(a):
-                na *= a[i]
-                gi.append(i)
-                i += 1
-            else:
-                break
-        gi, gj = [k for k in gi if a[k] > 1], [k for k in gj if b[k] > 1]
-        if gi and gj:
-            yield Group(tuple(gi), tuple(gj))
-
-
-def _components(graph: Graph, pairings: list[Pairing]) -> dict[Axis, int]:
-    """Axes that share cuts, directly or through others, one number each; only those that reach a parameter."""
-    index = {(v.id, i): k for k, (v, i) in enumerate((v, i) for v in graph.values for i in range(v.ndim))}
-    rows, cols = [], []
-    for p in pairings:
-        for g in p.groups:
-            first = index[(p.u, g.axes_u[0])]
-            for other in [*((p.u, a) for a in g.axes_u[1:]), *((p.v, a) for a in g.axes_v)]:
-                rows.append(first)
-                cols.append(index[other])
-    n = len(index)
-    from scipy.sparse import coo_matrix
-
-    _, label = connected_components(coo_matrix((np.ones(len(rows)), (rows, cols)), shape=(n, n)), directed=False)
-    live = {label[index[(v.id, i)]] for v in graph.values if isinstance(v.op, Param) for i in range(v.ndim)}
-    return {axis: int(label[k]) for axis, k in index.items() if label[k] in live}
 
 
 @dataclass
@@ -368,9 +262,9 @@ class _Cutter:
         return [(axis, n, s) for n, s in lattice[1]]
 
     def _relations(self, v: Value, of: dict[int, tuple[Block, ...]]) -> Iterator[Relation]:
-        named = _named(v.op)
-        if named is not None:
-            ins, out = named
+        labels = named(v.op)
+        if labels is not None:
+            ins, out = labels
             touched = v.op.touched | {l + INTO for l in v.op.touched} if isinstance(v.op, Along) else frozenset()
             for out_block in of[v.id]:
                 for ins_blocks, _ in self._join(v, ins, out, out_block, of):
@@ -390,9 +284,11 @@ class _Cutter:
                     result = term(out_block, out)
                     operands = tuple(term(b, l) for b, l in zip(ins_blocks, ins, strict=True))
                     yield Relation(v.op, result, operands, frozenset(n for (l, _), n in number.items() if l in touched))
+                if isinstance(v.op, Along) and v.op.equivariant and v.op.linear:
+                    yield from self._across(v, v.op, out_block, of)
             return
         for x in dict.fromkeys(v.args):
-            for p in [p for p in _pairings(v) if p.u == x.id]:
+            for p in [p for p in pairings(v) if p.u == x.id]:
                 for bu in of[x.id]:
                     for bv in of[v.id]:
                         if self._same(p, bu.box, bv.box):
@@ -405,6 +301,19 @@ class _Cutter:
                     for b in of[x.id]
                 )
                 yield Relation(v.op, Term(out_block, tuple(range(10_000, 10_000 + len(out_block.leaves)))), ins_terms)
+
+    def _across(self, v: Value, op: Along, out: Block, of: dict[int, tuple[Block, ...]]) -> Iterator[Relation]:
+        """A centring over an axis that is cut: each block of the result depends on every block along that axis."""
+        axes = {i for i, l in enumerate(op.out) if l in op.touched}
+        for b in of[v.args[0].id]:
+            apart = [a for a in range(v.ndim) if b.box[a] != out.box[a]]
+            if not apart or not set(apart) <= axes:
+                continue
+            labels = tuple(range(len(out.leaves)))
+            kept = iter([k for k, (a, _, _) in enumerate(out.leaves) if a not in axes])
+            mine = tuple(1000 + k if a in axes else next(kept) for k, (a, _, _) in enumerate(b.leaves))
+            touched = {k for k, (a, _, _) in enumerate(out.leaves) if a in axes} | {l for l in mine if l >= 1000}
+            yield Relation(op, Term(out, labels), (Term(b, mine),), frozenset(touched))
 
     def _same(self, p: Pairing, bu: Box, bv: Box) -> bool:
         for g in p.groups:

@@ -137,7 +137,7 @@ class _Build:
             case Along() if label in r.touched and r.op.linear and r.op.equivariant:
                 self.same(r, label)
                 for flag in (VECTOR, COVECTOR):
-                    self.mark(self.cells.of(r.out, label), flag, r)
+                    self.mark(self.cells.of(r.out if out is not None else r.ins[0], label), flag, r)
             case Along() if label not in r.touched and r.op.linear:
                 self.same(r, label)
             case Reshape() | Slice() | Concat():

@@ -7,7 +7,6 @@ The plan is symbolic and weight-free; `translate.py` replays it on numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Param, Reshape, Slice
@@ -15,70 +14,7 @@ from regauge.solve.blind import Tolerance, Unseen, entire
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
-
-IDENTITY, SCALAR, MATRIX = "identity", "scalar", "matrix"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Translations of one parameter block: of the whole block, or u phi^T with phi along the leaves `along`."""
-
-    id: int
-    block: Block
-    along: frozenset[int] = frozenset()
-    known: Known | None = None
-
-    @property
-    def leaves(self) -> tuple[int, ...]:
-        """Leaves that u varies over."""
-        return tuple(k for k in range(len(self.block.leaves)) if k not in self.along)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.block.sizes[k] for k in self.leaves)
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Part:
-    """How a source enters the translation of a block: kind of coefficient, factor, and the leaf for each leaf of u."""
-
-    kind: str
-    factor: float
-    leaves: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Demand:
-    """The translation of a block must vanish; `pivot` is chosen to make it so."""
-
-    block: Block
-    pivot: int
-    part: Part
-    known: Known | None
-
-
-@dataclass(frozen=True)
-class Shifts:
-    """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order."""
-
-    sources: tuple[Source, ...]
-    free: tuple[int, ...]
-    dims: dict[int, int]
-    demands: tuple[Demand, ...]
-    lost: tuple[tuple[int, Block], ...]
-    known: dict[int, Known] = field(default_factory=dict)
-    region: tuple[Relation, ...] = ()
-    kept: frozenset[int] = frozenset()
-    seconds: frozenset[int] = frozenset()
-
-    @property
-    def dim(self) -> int:
-        return sum(self.dims.values())
-
+from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source
 
 Expression = dict[int, Part]
 
@@ -162,6 +98,8 @@ class _Solver:
 
     def _signature(self, b: Block) -> object:
         """What the translation of a block is made of: equal for blocks whose translations are equal."""
+        if isinstance(b.value.op, Param):
+            return "parameter", b.id
 
         def term(t: Term) -> object:
             if t.block.id in self.tau:

@@ -13,7 +13,7 @@ from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
 from regauge.solve.plan import State, gather
-from regauge.solve.shifts import SCALAR, Demand, Shifts, Source
+from regauge.solve.sources import SCALAR, Demand, Shifts, Source
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,9 @@ class _Replay:
         u = rest.permute(back) if back else rest
         factor: Tensor | float = d.part.factor
         if d.part.kind == SCALAR:
-            reader = next(r for r in self.by_out[d.block.id] if any(t.block.id == source.block.id for t in r.ins))
+            reader = next(
+                r for made in self.by_out.values() for r in made if any(t.block.id == source.block.id for t in r.ins)
+            )
             mine = next(t for t in reader.ins if t.block.id == source.block.id)
             (other,) = [t for t in reader.ins if t is not mine]
             factor = self.kappa(other.block, self.plan.known[other.block.id])

@@ -1,0 +1,72 @@
+"""The words of translations: where they come from, how they enter a block, and what must vanish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+from regauge.solve.blocks import Block, Relation
+from regauge.solve.known import Known
+
+IDENTITY, SCALAR, MATRIX = "identity", "scalar", "matrix"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Translations of one parameter block: of the whole block, or u phi^T with phi along the leaves `along`."""
+
+    id: int
+    block: Block
+    along: frozenset[int] = frozenset()
+    known: Known | None = None
+
+    @property
+    def leaves(self) -> tuple[int, ...]:
+        """Leaves that u varies over."""
+        return tuple(k for k in range(len(self.block.leaves)) if k not in self.along)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.block.sizes[k] for k in self.leaves)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a source enters the translation of a block: kind of coefficient, factor, and the leaf for each leaf of u."""
+
+    kind: str
+    factor: float
+    leaves: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The translation of a block must vanish; `pivot` is chosen to make it so."""
+
+    block: Block
+    pivot: int
+    part: Part
+    known: Known | None
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order."""
+
+    sources: tuple[Source, ...]
+    free: tuple[int, ...]
+    dims: dict[int, int]
+    demands: tuple[Demand, ...]
+    lost: tuple[tuple[int, Block], ...]
+    known: dict[int, Known] = field(default_factory=dict)
+    region: tuple[Relation, ...] = ()
+    kept: frozenset[int] = frozenset()
+    seconds: frozenset[int] = frozenset()
+
+    @property
+    def dim(self) -> int:
+        return sum(self.dims.values())
