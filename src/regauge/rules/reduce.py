@@ -100,23 +100,6 @@ def min_all(b: Builder, x: Value) -> Value:
     return amin(b, x)
 
 
-@rule("aten.max.dim", samples=lambda t: [])
-def max_dim(b: Builder, x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
-    return amax(b, x, axis, keepdim), argmax(b, x, axis, keepdim)
-
-
-@rule("aten.min.dim", samples=lambda t: [])
-def min_dim(b: Builder, x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
-    return amin(b, x, axis, keepdim), argmax(b, b.scale(x, -1.0), axis, keepdim)
-
-
-@rule("aten.argmax.default", samples=lambda t: [])
-def argmax(b: Builder, x: Value, axis: int | None = None, keepdim: bool = False) -> Value:
-    axes = _axes(x, axis)
-    y = b.along("argmax", lambda x: x.argmax(axis).to(x.dtype), x, axes, out_axes=[], sizes=[], degree=0)
-    return b.reshape(y, [1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdim else y
-
-
 @rule("aten.logsumexp.default", samples=lambda t: [(t(3, 5), [1])])
 def logsumexp(b: Builder, x: Value, axes: Axes, keepdim: bool = False) -> Value:
     axes = _axes(x, axes)
