@@ -64,7 +64,7 @@ class Sample:
     def call(self, state: State) -> list[Tensor]:
         """The operator's results, as float64."""
         args, kwargs = _mapped((self.args, self.kwargs), lambda name, x: (state[name] if name in state else x).clone())
-        return [y.double() for y in _leaves(self.target(*args, **kwargs)) if isinstance(y, Tensor)]
+        return [y.double() for y in _leaves(self.target(*args, **kwargs)) if isinstance(y, Tensor) and y.numel()]
 
 
 def assert_rule(rule: str | Rule, *, seed: int = 0, gaps: Sequence[int] = ()) -> list[Report]:
@@ -136,7 +136,7 @@ def lowered(rule: Rule, sample: Sample, b: Builder) -> list[Value]:
 
     args, kwargs = _mapped((sample.args, sample.kwargs), value)
     result = rule.lower(b, *args, **kwargs)
-    return [r.numbers(b) if isinstance(r, Index) else r for r in _leaves(result) if isinstance(r, Value | Index)]
+    return [r.numbers(b) if isinstance(r, Index) else r for r in _leaves(result) if isinstance(r, Value | Index) and 0 not in r.shape]
 
 
 def linear_dimension(rule: Rule, index: int, seed: int = 0) -> int | None:

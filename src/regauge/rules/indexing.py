@@ -181,13 +181,6 @@ def embedding(b: Builder, weight: Value, index: Value | Index, *_: Any, **__: An
     return b.contract(one_hot(b, index, weight.shape[0]), weight, [-1], [0])
 
 
-@rule("aten.one_hot.default", samples=lambda t: [], indices=True)
-def rows_of(b: Builder, index: Index, n: int = -1) -> Value:
-    if not isinstance(index, Index):
-        raise NotImplementedError("one_hot of numbers computed from parameters")
-    return one_hot(b, index, n)
-
-
 @rule("aten.index_select.default", samples=lambda t: [(t(3, 5), 1, _places(t, 4, n=5)), (t(5, 3), 0, _places(t, 2, n=5))], indices=True)
 def index_select(b: Builder, x: Value, axis: int, index: Value | Index) -> Value:
     axis = axis % x.ndim

@@ -23,12 +23,14 @@ def _axes(x: Value, axes: Axes) -> list[int]:
     return [a % x.ndim for a in ([axes] if isinstance(axes, int) else axes)]
 
 
-@rule("aten.sum.dim_IntList", "aten.sum.default", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
+@rule("aten.sum.default", samples=lambda t: [(t(3, 5),)])
+@rule("aten.sum.dim_IntList", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
 def sum_(b: Builder, x: Value, axes: Axes = None, keepdim: bool = False, **_: Any) -> Value:
     return b.sum(x, _axes(x, axes), keepdim)
 
 
-@rule("aten.mean.dim", "aten.mean.default", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
+@rule("aten.mean.default", samples=lambda t: [(t(3, 5),)])
+@rule("aten.mean.dim", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
 def mean(b: Builder, x: Value, axes: Axes = None, keepdim: bool = False, **_: Any) -> Value:
     return b.sum(x, _axes(x, axes), keepdim, mean=True)
 
@@ -59,7 +61,8 @@ def std(b: Builder, x: Value, axes: Axes = None, unbiased: Any = None, keepdim: 
     return b.pointwise("aten.sqrt.default", keyed("aten.sqrt.default"), v, degree=0.5)
 
 
-@rule("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar", samples=lambda t: [(t(3, 5), 2, [-1], True), (t(3, 5), 1, [-1])])
+@rule("aten.norm.Scalar", samples=lambda t: [(t(3, 5),), (t(3, 5), 1)])
+@rule("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim", samples=lambda t: [(t(3, 5), 2, [-1], True), (t(3, 5), 1, [-1])])
 def vector_norm(b: Builder, x: Value, order: float = 2, axes: Axes = None, keepdim: bool = False, **_: Any) -> Value:
     axes = _axes(x, axes)
     if order == 2:
@@ -120,24 +123,3 @@ def cumsum(b: Builder, x: Value, axis: int, **_: Any) -> Value:
 @rule("aten.cumprod.default", samples=lambda t: [(t(3, 5), 1)])
 def cumprod(b: Builder, x: Value, axis: int, **_: Any) -> Value:
     return b.along("cumprod", lambda x: x.cumprod(axis), x, [axis])
-
-
-def _pool(name: str, dims: int, linear: bool, fn: Any) -> Any:
-    def lower(b: Builder, x: Value, *args: Any, **kwargs: Any) -> Any:
-        def call(x: Tensor) -> Tensor:
-            return fn(x, *args, **kwargs)
-
-        sizes = list(fn(torch.empty(x.shape, device="meta"), *args, **kwargs).shape[-dims:])
-        axes = range(x.ndim - dims, x.ndim)
-        return b.along(name, call, x, axes, out_axes=axes, sizes=sizes, linear=linear, degree=1)
-
-    lower.__name__ = name
-    return lower
-
-
-for _dims in (1, 2, 3):
-    for _kind, _linear in (("avg_pool", True), ("adaptive_avg_pool", True), ("max_pool", False)):
-        _packet = f"{_kind}{_dims}d"
-        _fn = getattr(torch.nn.functional, _packet)
-        rule(f"aten.{_packet}.default", samples=lambda t: [])(_pool(_packet, _dims, _linear, _fn))
-rule("aten._adaptive_avg_pool2d.default", samples=lambda t: [])(_pool("adaptive_avg_pool2d", 2, True, torch.nn.functional.adaptive_avg_pool2d))
