@@ -22,8 +22,10 @@ from regauge.graph.canonical import canonical
 from regauge.graph.evaluate import run
 from regauge.graph.ir import Add, Einsum, Graph, Param, Value
 from regauge.rules import RULES, Rule
+from regauge.rules.complex import Complex
 from regauge.rules.indexing import Index
 from regauge.rules.registry import operator
+from regauge.rules.structure import call
 from regauge.solve.gauge import Gauge
 from regauge.solve.passes import solve
 
@@ -63,8 +65,16 @@ class Sample:
 
     def call(self, state: State) -> list[Tensor]:
         """The operator's results, as float64."""
-        args, kwargs = _mapped((self.args, self.kwargs), lambda name, x: (state[name] if name in state else x).clone())
-        return [y.double() for y in _leaves(self.target(*args, **kwargs)) if isinstance(y, Tensor) and y.numel()]
+        def given(name: str, x: Tensor) -> Tensor:
+            y = state[name] if name in state else x
+            return (torch.view_as_complex(y.contiguous()) if x.is_complex() else y).clone()
+
+        args, kwargs = _mapped((self.args, self.kwargs), given)
+        return [_real(y) for y in _leaves(self.target(*args, **kwargs)) if isinstance(y, Tensor) and y.numel()]
+
+
+def _real(y: Tensor) -> Tensor:
+    return torch.view_as_real(y).double() if y.is_complex() else y.double()
 
 
 def assert_rule(rule: str | Rule, *, seed: int = 0, gaps: Sequence[int] = ()) -> list[Report]:
@@ -94,11 +104,12 @@ def check(rule: Rule, index: int, seed: int = 0) -> Report:
     results = lowered(rule, sample, builder)
     expected = sample.call(sample.state)
     assert len(results) == len(expected), f"{rule.operator}: {len(results)} results, the operator has {len(expected)}"
+    if not any(r.learned for r in results):
+        error = max((_distance(_real(r.op.thunk()), y) for r, y in zip(results, expected, strict=True)), default=0.0)
+        return Report(rule.operator, index, error, 0.0, 0, None)
     graph, state = _scalar(builder, results, sample.state, seed)
     values = _run(graph, results, state)
     error = max(_distance(values[r.id], y) for r, y in zip(results, expected, strict=True))
-    if not any(r.learned for r in results):
-        return Report(rule.operator, index, error, 0.0, 0, None)
     gauge = Gauge(solve(canonical(graph), {name: (name,) for name in state}))
     (out,) = graph.outputs
     f = values[out.id]
@@ -115,8 +126,8 @@ def draw_sample(rule: Rule, index: int, seed: int) -> Sample:
     state: State = {}
 
     def note(name: str, x: Tensor) -> Tensor:
-        if x.is_floating_point():
-            state[name] = x
+        if x.is_floating_point() or x.is_complex():
+            state[name] = torch.view_as_real(x) if x.is_complex() else x
         return x
 
     _mapped((args, kwargs), note)
@@ -129,14 +140,17 @@ def draw_sample(rule: Rule, index: int, seed: int) -> Sample:
 def lowered(rule: Rule, sample: Sample, b: Builder) -> list[Value]:
     """The results of the rule as values; an index is read back as numbers."""
 
-    def value(name: str, x: Tensor) -> Value:
+    def value(name: str, x: Tensor) -> Value | Complex:
+        if x.is_complex():
+            return Complex(b.param(name, sample.state[name].shape))
         if name in sample.state:
             return b.param(name, x.shape, statistic=name in sample.statistics)
         return b.free(name, x.shape, lambda: x, data=True)
 
     args, kwargs = _mapped((sample.args, sample.kwargs), value)
-    result = rule.lower(b, *args, **kwargs)
-    return [r.numbers(b) if isinstance(r, Index) else r for r in _leaves(result) if isinstance(r, Value | Index) and 0 not in r.shape]
+    result = call(rule, b, args, kwargs)
+    found = [r for r in _leaves(result) if isinstance(r, Value | Index | Complex) and 0 not in r.shape]
+    return [r.numbers(b) if isinstance(r, Index) else r.inner if isinstance(r, Complex) else r for r in found]
 
 
 def linear_dimension(rule: Rule, index: int, seed: int = 0) -> int | None:

@@ -160,7 +160,7 @@ def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Va
     return b.pointwise(name, fn, condition, x, fixed=(0,))
 
 
-@rule("aten.masked_fill.Tensor", samples=lambda t: [(t(3, 5), t(3, 5) > 0, torch.tensor(0.5))])
+@rule("aten.masked_fill.Tensor", samples=lambda t: [(t(3, 5), t(3, 5) > 0, t(1).abs()[0])])
 @rule("aten.masked_fill.Scalar", samples=lambda t: [(t(3, 5), t(3, 5) > 0, 0.0), (t(3, 5), t(5) > 0, -1e9)])
 def masked_fill(b: Builder, x: Value, mask: Value, value: Operand) -> Value:
     return where(b, mask, value, x)

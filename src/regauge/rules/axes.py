@@ -222,6 +222,17 @@ def new_zeros(b: Builder, x: Value, shape: Sequence[int], **_: Any) -> Value:
     return b.zeros(shape)
 
 
+@rule("aten.new_empty.default", samples=lambda t: [(t(3, 5), [0, 4])])
+def new_empty(b: Builder, x: Value, shape: Sequence[int], **_: Any) -> Value:
+    """Entries that nobody has written may hold anything: zeros."""
+    return b.zeros(shape)
+
+
+@rule("aten.empty_like.default", samples=lambda t: [(t(3, 0),)])
+def empty_like(b: Builder, x: Value, **_: Any) -> Value:
+    return b.zeros(x.shape)
+
+
 @rule("aten.ones_like.default", samples=lambda t: [(t(3, 5),)])
 def ones_like(b: Builder, x: Value, **_: Any) -> Value:
     return b.expand(b.constant(1.0), x.shape)

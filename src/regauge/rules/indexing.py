@@ -24,6 +24,10 @@ class Index:
     onehot: Value
 
     @property
+    def inner(self) -> Value:
+        return self.onehot
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.onehot.shape[:-1]
 

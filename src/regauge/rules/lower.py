@@ -14,6 +14,7 @@ from regauge.errors import UnknownOperatorError
 from regauge.graph.build import Builder, subgraph
 from regauge.graph.capture import Captured, source_of
 from regauge.graph.ir import Graph, Source, Value
+from regauge.rules.complex import Complex
 from regauge.rules.indexing import Index
 from regauge.rules.registry import RULES
 from regauge.rules.structure import call
@@ -168,6 +169,8 @@ class _Driver:
     def _freeze(self, node: fx.Node, name: str, tensors: list[Any], reason: str) -> Any:
         entry = self.missing.setdefault(name, Missing(name, 0, source_of(node), reason))
         entry.count += 1
+        if any(isinstance(v, Complex) for v in tensors):
+            raise UnknownOperatorError(f"{name}, first {entry.source}: {reason or 'no rule'}, and complex numbers cannot be frozen")
         values = [v.numbers(self.builder) if isinstance(v, Index) else v for v in tensors if not isinstance(v, _Tuple)]
 
         def make(meta: Tensor, item: Callable[[Any], Tensor]) -> Value:
@@ -175,6 +178,8 @@ class _Driver:
             return self.builder.frozen(name, fn, values, tuple(map(int, meta.shape)))
 
         meta = node.meta["val"]
+        if not isinstance(meta, Tensor | tuple | list):
+            raise UnknownOperatorError(f"{name}, first {entry.source}: a number read from parameters steers the model; no rule reads it")
         if isinstance(meta, Tensor):
             return make(meta, lambda y: y)
         return tuple(make(m, py.itemgetter(i)) if isinstance(m, Tensor) else m for i, m in enumerate(meta))
@@ -217,7 +222,7 @@ def _call_key(name: str, args: Any, kwargs: Any) -> object:
 
 def _values(tree: Any) -> list[Any]:
     flat, _ = torch.utils._pytree.tree_flatten(tree)
-    return [v for v in flat if isinstance(v, Value | Index | _Tuple)]
+    return [v for v in flat if isinstance(v, Value | Index | Complex | _Tuple)]
 
 
 def _learned(v: Any) -> bool:
