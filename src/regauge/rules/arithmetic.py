@@ -31,17 +31,20 @@ def plus(b: Builder, x: Operand, y: Operand, cx: float = 1.0, cy: float = 1.0) -
     return b.add([x, y], [cx, cy])  # type: ignore[list-item]
 
 
-@rule("aten.add.Tensor", "aten.add.Scalar", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
+@rule("aten.add.Scalar", samples=lambda t: [(t(3, 5), 0.5, 2.0)])
+@rule("aten.add.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
 def add(b: Builder, x: Operand, y: Operand, alpha: float = 1.0) -> Value:
     return plus(b, x, y, 1.0, alpha)
 
 
-@rule("aten.sub.Tensor", "aten.sub.Scalar", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), 1.0)])
+@rule("aten.sub.Scalar", samples=lambda t: [(t(3, 5), 0.5)])
+@rule("aten.sub.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), 1.0)])
 def subtract(b: Builder, x: Operand, y: Operand, alpha: float = 1.0) -> Value:
     return plus(b, x, y, 1.0, -alpha)
 
 
-@rule("aten.rsub.Scalar", "aten.rsub.Tensor", samples=lambda t: [(t(3, 5), 1.0)])
+@rule("aten.rsub.Tensor", samples=lambda t: [(t(3, 5), t(5))])
+@rule("aten.rsub.Scalar", samples=lambda t: [(t(3, 5), 1.0)])
 def reverse_subtract(b: Builder, x: Operand, y: Operand, alpha: float = 1.0) -> Value:
     return plus(b, y, x, 1.0, -alpha)
 
@@ -51,7 +54,8 @@ def negative(b: Builder, x: Value) -> Value:
     return b.scale(x, -1.0)
 
 
-@rule("aten.mul.Tensor", "aten.mul.Scalar", "aten.multiply.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
+@rule("aten.mul.Scalar", samples=lambda t: [(t(3, 5), 0.5), (t(3, 5), 0)])
+@rule("aten.mul.Tensor", "aten.multiply.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
 def multiply(b: Builder, x: Operand, y: Operand) -> Value:
     if is_number(y):
         return b.scale(x, float(y)) if y != 0 else b.zeros(x.shape)  # type: ignore[arg-type,union-attr]
@@ -60,7 +64,8 @@ def multiply(b: Builder, x: Operand, y: Operand) -> Value:
     return b.mul(x, y)  # type: ignore[arg-type]
 
 
-@rule("aten.div.Tensor", "aten.div.Scalar", "aten.true_divide.Tensor", samples=lambda t: [(t(3, 5), t(3, 5).abs() + 1.0), (t(3, 5), 2.0)])
+@rule("aten.div.Scalar", samples=lambda t: [(t(3, 5), 2.0)])
+@rule("aten.div.Tensor", "aten.true_divide.Tensor", samples=lambda t: [(t(3, 5), t(3, 5).abs() + 1.0), (t(3, 5), 2.0)])
 def divide(b: Builder, x: Operand, y: Operand) -> Value:
     if is_number(y):
         return b.scale(x, 1.0 / float(y))  # type: ignore[arg-type]
@@ -68,18 +73,31 @@ def divide(b: Builder, x: Operand, y: Operand) -> Value:
     return multiply(b, x, inverse)
 
 
-@rule("aten.div.Tensor_mode", "aten.remainder.Tensor", "aten.remainder.Scalar", "aten.fmod.Scalar", "aten.floor_divide.default",
-      samples=lambda t: [])  # fmt: skip
-def divide_whole(b: Builder, x: Value, y: Operand, **kwargs: Any) -> Value:
-    """Results that jump: charge 0 on both sides."""
-    other = [y] if isinstance(y, Value) else []
-    rest = () if other else (y,)
-    mode = kwargs.get("rounding_mode")
+def _whole(name: str, numbers: bool) -> None:
+    """Results that jump: no law of scaling."""
+
+    @rule(name, samples=lambda t: [(3 * t(3, 5), 0.7) if numbers else (3 * t(3, 5), t(5).abs() + 0.5)])
+    def divide_whole(b: Builder, x: Value, y: Operand) -> Value:
+        if isinstance(y, Value):
+            return b.pointwise("divide_whole", keyed(name), x, y)
+        return b.pointwise("divide_whole", keyed(name, y), x)
+
+
+for _name in ("remainder", "fmod"):
+    _whole(f"aten.{_name}.Tensor", False)
+    _whole(f"aten.{_name}.Scalar", True)
+_whole("aten.floor_divide.default", False)
+
+
+@rule("aten.div.Tensor_mode", samples=lambda t: [((3 * t(3, 5), t(5).abs() + 0.5), dict(rounding_mode="floor")), ((3 * t(3, 5), t(5).abs() + 0.5), dict(rounding_mode="trunc"))])
+def divide_rounded(b: Builder, x: Value, y: Operand, *, rounding_mode: str | None = None) -> Value:
+    if rounding_mode is None:
+        return divide(b, x, y)
 
     def whole(*xs: Tensor) -> Tensor:
-        return torch.div(*xs, *rest, rounding_mode=mode)
+        return torch.div(*xs, *([] if isinstance(y, Value) else [y]), rounding_mode=rounding_mode)  # type: ignore[list-item]
 
-    return b.pointwise("divide_whole", whole, x, *other)
+    return b.pointwise("divide_whole", whole, x, *([y] if isinstance(y, Value) else []))
 
 
 @rule("aten.addcmul.default", samples=lambda t: [(t(3, 5), t(3, 5), t(5))])
@@ -92,12 +110,16 @@ def addcdiv(b: Builder, x: Value, y: Value, z: Value, value: float = 1.0) -> Val
     return b.add([x, divide(b, y, z)], [1.0, value])
 
 
-@rule("aten.lerp.Scalar", "aten.lerp.Tensor", samples=lambda t: [(t(3, 5), t(3, 5), t(5))])
+@rule("aten.lerp.Scalar", samples=lambda t: [(t(3, 5), t(3, 5), 0.3)])
+@rule("aten.lerp.Tensor", samples=lambda t: [(t(3, 5), t(3, 5), t(5))])
 def lerp(b: Builder, x: Value, y: Value, weight: Operand) -> Value:
     return b.add([x, multiply(b, weight, b.add([y, x], [1.0, -1.0]))])
 
 
-@rule("aten.where.self", "aten.where.ScalarOther", "aten.where.ScalarSelf", "aten.where.Scalar", samples=lambda t: [(t(3, 5) > 0, t(3, 5), t(3, 5))])
+@rule("aten.where.self", samples=lambda t: [(t(3, 5) > 0, t(3, 5), t(3, 5)), (t(3, 5) > 0, t(3, 5), torch.tensor(0.0))])
+@rule("aten.where.ScalarOther", samples=lambda t: [(t(3, 5) > 0, t(3, 5), 0.0), (t(3, 5) > 0, t(3, 5), -1e9)])
+@rule("aten.where.ScalarSelf", samples=lambda t: [(t(3, 5) > 0, 0.5, t(3, 5))])
+@rule("aten.where.Scalar", samples=lambda t: [(t(3, 5) > 0, 1.0, 0.0)])
 def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
     x, y = _as_number(x), _as_number(y)
     if isinstance(x, int | float) and isinstance(y, int | float):
@@ -144,7 +166,8 @@ def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Va
     return b.pointwise(name, fn, condition, x, fixed=(0,))
 
 
-@rule("aten.masked_fill.Scalar", "aten.masked_fill.Tensor", samples=lambda t: [(t(3, 5), t(3, 5) > 0, 0.0), (t(3, 5), t(5) > 0, -1e9)])
+@rule("aten.masked_fill.Tensor", samples=lambda t: [(t(3, 5), t(3, 5) > 0, t(1).abs()[0])])
+@rule("aten.masked_fill.Scalar", samples=lambda t: [(t(3, 5), t(3, 5) > 0, 0.0), (t(3, 5), t(5) > 0, -1e9)])
 def masked_fill(b: Builder, x: Value, mask: Value, value: Operand) -> Value:
     return where(b, mask, value, x)
 

@@ -15,19 +15,22 @@ from regauge.rules.pointwise import keyed
 from regauge.rules.registry import rule
 
 
-@rule("aten.softmax.int", "aten._softmax.default", "aten._safe_softmax.default", samples=lambda t: [(t(3, 5), -1), (t(2, 3, 4), 1)])
+@rule("aten._softmax.default", samples=lambda t: [(t(3, 5), -1, False)])
+@rule("aten.softmax.int", "aten._safe_softmax.default", samples=lambda t: [(t(3, 5), -1), (t(2, 3, 4), 1)])
 def softmax(b: Builder, x: Value, axis: int, *_: Any, **__: Any) -> Value:
     fn = keyed("aten.softmax.int", axis)
     return b.along("softmax", fn, x, [axis], equivariant=True, blind=True, total=1.0)
 
 
-@rule("aten.log_softmax.int", "aten._log_softmax.default", samples=lambda t: [(t(3, 5), -1)])
+@rule("aten._log_softmax.default", samples=lambda t: [(t(3, 5), -1, False)])
+@rule("aten.log_softmax.int", samples=lambda t: [(t(3, 5), -1)])
 def log_softmax(b: Builder, x: Value, axis: int, *_: Any, **__: Any) -> Value:
     return b.along("log_softmax", keyed("aten.log_softmax.int", axis), x, [axis], equivariant=True, blind=True)
 
 
 @rule("aten.scaled_dot_product_attention.default",
-      samples=lambda t: [(t(2, 3, 4, 5), t(2, 3, 6, 5), t(2, 3, 6, 7)), (t(2, 4, 3, 5), t(2, 2, 3, 5), t(2, 2, 3, 5), None, 0.0, True, dict(enable_gqa=True))][:1])  # fmt: skip
+      samples=lambda t: [(t(1, 2, 2, 3), t(1, 2, 3, 3), t(1, 2, 3, 2)), ((t(1, 2, 2, 3), t(1, 1, 2, 3), t(1, 1, 2, 2), None, 0.0, True), dict(enable_gqa=True)),
+                         (t(1, 1, 2, 3), t(1, 1, 3, 3), t(1, 1, 3, 2), torch.tensor([[True, True, False], [True, True, True]]))])  # fmt: skip
 def attention(b: Builder, q: Value, k: Value, v: Value, mask: Value | None = None, dropout: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:
     """softmax(q k^T scale + mask) v, with query heads in groups when there are fewer key heads."""
     grouped = enable_gqa and q.shape[-3] != k.shape[-3]

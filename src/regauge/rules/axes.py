@@ -14,10 +14,8 @@ from regauge.graph.ir import Value
 from regauge.rules.registry import rule
 
 
-@rule("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten.detach_.default", "aten.contiguous.default", "aten._to_copy.default",
-      "aten.to.dtype", "aten.type_as.default", "aten.lift_fresh_copy.default", "aten.dropout.default", "aten.feature_dropout.default",
-      "aten.native_dropout.default", "aten.alpha_dropout.default", "aten.positive.default", "aten.view.dtype",
-      samples=lambda t: [])  # fmt: skip
+@rule("aten.clone.default", "aten.alias.default", "aten.detach.default", "aten.detach_.default", "aten.contiguous.default",
+      "aten.lift_fresh_copy.default", "aten.positive.default", samples=lambda t: [(t(3, 5),)])  # fmt: skip
 def identity(b: Builder, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
@@ -58,11 +56,12 @@ def permute(b: Builder, x: Value, order: Sequence[int]) -> Value:
     return b.permute(x, list(order))
 
 
-@rule("aten.movedim.int", "aten.movedim.intlist", samples=lambda t: [(t(2, 3, 4), 0, 2)])
+@rule("aten.movedim.int", samples=lambda t: [(t(2, 3, 4), 0, 2)])
+@rule("aten.movedim.intlist", samples=lambda t: [(t(2, 3, 4), [0, 2], [1, 0])])
 def movedim(b: Builder, x: Value, source: Any, destination: Any) -> Value:
-    order = list(torch.movedim(torch.arange(prod([2] * x.ndim)).reshape([2] * x.ndim), source, destination).stride())
-    strides = torch.empty([2] * x.ndim).stride()
-    return b.permute(x, [strides.index(s) for s in order])
+    shape = list(range(1, x.ndim + 1))  # sizes that tell the axes apart
+    moved = torch.movedim(torch.empty(shape, device="meta"), source, destination)
+    return b.permute(x, [n - 1 for n in moved.shape])
 
 
 @rule("aten.expand.default", samples=lambda t: [(t(3, 1), [3, 5])])
@@ -80,7 +79,9 @@ def unsqueeze(b: Builder, x: Value, axis: int) -> Value:
     return b.unsqueeze(x, axis)
 
 
-@rule("aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", samples=lambda t: [(t(3, 1, 5), 1)])
+@rule("aten.squeeze.dim", samples=lambda t: [(t(3, 1, 5), 1), (t(3, 5), 1)])
+@rule("aten.squeeze.dims", samples=lambda t: [(t(3, 1, 5, 1), [1, 3])])
+@rule("aten.squeeze.default", samples=lambda t: [(t(3, 1, 5, 1),)])
 def squeeze(b: Builder, x: Value, axes: Any = None) -> Value:
     return b.squeeze(x, [axes] if isinstance(axes, int) else axes)
 
@@ -211,19 +212,44 @@ def copy(b: Builder, x: Value, y: Value, *_: Any) -> Value:
     return b.expand(y, x.shape)
 
 
-@rule("aten.zeros_like.default", "aten.new_zeros.default", "aten.new_empty.default", "aten.empty_like.default", samples=lambda t: [])
-def zeros_like(b: Builder, x: Value, shape: Sequence[int] | None = None, **_: Any) -> Value:
-    return b.zeros(x.shape if shape is None else shape)
+@rule("aten.zeros_like.default", samples=lambda t: [(t(3, 5),)])
+def zeros_like(b: Builder, x: Value, **_: Any) -> Value:
+    return b.zeros(x.shape)
 
 
-@rule("aten.ones_like.default", "aten.new_ones.default", samples=lambda t: [])
-def ones_like(b: Builder, x: Value, shape: Sequence[int] | None = None, **_: Any) -> Value:
-    return b.expand(b.constant(1.0), x.shape if shape is None else shape)
+@rule("aten.new_zeros.default", samples=lambda t: [(t(3, 5), [2, 4])])
+def new_zeros(b: Builder, x: Value, shape: Sequence[int], **_: Any) -> Value:
+    return b.zeros(shape)
 
 
-@rule("aten.full_like.default", "aten.new_full.default", samples=lambda t: [])
-def full_like(b: Builder, x: Value, *args: Any, **_: Any) -> Value:
-    shape, value = (x.shape, args[0]) if len(args) == 1 else args
+@rule("aten.new_empty.default", samples=lambda t: [(t(3, 5), [0, 4])])
+def new_empty(b: Builder, x: Value, shape: Sequence[int], **_: Any) -> Value:
+    """Entries that nobody has written may hold anything: zeros."""
+    return b.zeros(shape)
+
+
+@rule("aten.empty_like.default", samples=lambda t: [(t(3, 0),)])
+def empty_like(b: Builder, x: Value, **_: Any) -> Value:
+    return b.zeros(x.shape)
+
+
+@rule("aten.ones_like.default", samples=lambda t: [(t(3, 5),)])
+def ones_like(b: Builder, x: Value, **_: Any) -> Value:
+    return b.expand(b.constant(1.0), x.shape)
+
+
+@rule("aten.new_ones.default", samples=lambda t: [(t(3, 5), [2, 4])])
+def new_ones(b: Builder, x: Value, shape: Sequence[int], **_: Any) -> Value:
+    return b.expand(b.constant(1.0), shape)
+
+
+@rule("aten.full_like.default", samples=lambda t: [(t(3, 5), 0.5)])
+def full_like(b: Builder, x: Value, value: float, **_: Any) -> Value:
+    return b.expand(b.constant(float(value)), x.shape)
+
+
+@rule("aten.new_full.default", samples=lambda t: [(t(3, 5), [2, 4], 0.5)])
+def new_full(b: Builder, x: Value, shape: Sequence[int], value: float, **_: Any) -> Value:
     return b.expand(b.constant(float(value)), shape)
 
 
@@ -242,23 +268,3 @@ def pixel_shuffle(b: Builder, x: Value, r: int) -> Value:
     n = len(lead)
     y = b.permute(y, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
     return b.reshape(y, [*lead, c // (r * r), h * r, w * r])
-
-
-def _upsample(name: str) -> None:
-    @rule(name, samples=lambda t: [])
-    def upsample(b: Builder, x: Value, *args: Any, **kwargs: Any) -> Value:
-        from regauge.rules.registry import operator
-
-        target = operator(name)
-
-        def fn(x: Tensor) -> Tensor:
-            return target(x, *args, **kwargs)
-
-        dims = x.ndim - 2
-        sizes = list(fn(torch.empty(x.shape, device="meta")).shape[-dims:])
-        axes = range(2, x.ndim)
-        return b.along("upsample", fn, x, axes, out_axes=axes, sizes=sizes, linear=True)
-
-
-for _mode in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d"):
-    _upsample(f"aten.upsample_{_mode}.vec")

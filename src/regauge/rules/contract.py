@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regauge.graph.build import Builder
 from regauge.graph.ir import Value
-from regauge.rules.registry import rule
+from regauge.rules.registry import Draw, rule
 
 
 @rule("aten.linear.default", samples=lambda t: [(t(2, 3, 5), t(4, 5), t(4)), (t(3, 5), t(4, 5))])
@@ -20,8 +20,11 @@ def linear(b: Builder, x: Value, weight: Value, bias: Value | None = None) -> Va
     return y if bias is None else b.add([y, bias])
 
 
-@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default", "aten.mv.default", "aten.dot.default",
-      samples=lambda t: [(t(2, 3, 5), t(2, 5, 4)), (t(2, 1, 3, 5), t(4, 5, 6)), (t(3, 5), t(5)), (t(5), t(5, 2)), (t(5), t(5))])  # fmt: skip
+@rule("aten.matmul.default", samples=lambda t: [(t(2, 3, 5), t(2, 5, 2)), (t(2, 1, 2, 3), t(2, 3, 2)), (t(3, 5), t(5)), (t(5), t(5, 2)), (t(5), t(5))])
+@rule("aten.bmm.default", samples=lambda t: [(t(2, 3, 4), t(2, 4, 2))])
+@rule("aten.mm.default", samples=lambda t: [(t(3, 5), t(5, 4))])
+@rule("aten.mv.default", samples=lambda t: [(t(3, 5), t(5))])
+@rule("aten.dot.default", samples=lambda t: [(t(5), t(5))])
 def matmul(b: Builder, x: Value, y: Value) -> Value:
     if x.ndim == 1:
         return b.squeeze(matmul(b, b.unsqueeze(x, 0), y), [-2 if y.ndim > 1 else -1])
@@ -43,8 +46,9 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
     return b.einsum(ins, [*range(batch), m, n], x, y, sizes=dict(enumerate(shape)))
 
 
-@rule("aten.addmm.default", "aten.baddbmm.default", "aten.addmv.default",
-      samples=lambda t: [(t(4), t(3, 5), t(5, 4)), (t(2, 3, 4), t(2, 3, 5), t(2, 5, 4))])  # fmt: skip
+@rule("aten.addmm.default", samples=lambda t: [(t(4), t(3, 5), t(5, 4)), ((t(4), t(3, 5), t(5, 4)), dict(beta=0.5, alpha=2.0))])
+@rule("aten.baddbmm.default", samples=lambda t: [(t(2, 3, 2), t(2, 3, 4), t(2, 4, 2))])
+@rule("aten.addmv.default", samples=lambda t: [(t(3), t(3, 5), t(5))])
 def addmm(b: Builder, bias: Value, x: Value, y: Value, beta: float = 1.0, alpha: float = 1.0) -> Value:
     return b.add([bias, matmul(b, x, y)], [beta, alpha]) if beta != 0 else b.scale(matmul(b, x, y), alpha)
 
@@ -54,7 +58,7 @@ def outer(b: Builder, x: Value, y: Value) -> Value:
     return b.einsum([[0], [1]], [0, 1], x, y)
 
 
-@rule("aten.bilinear.default", samples=lambda t: [(t(2, 3), t(2, 4), t(5, 3, 4), t(5))])
+@rule("aten.bilinear.default", samples=lambda t: [(t(2, 3), t(2, 2), t(2, 3, 2), t(2))])
 def bilinear(b: Builder, x: Value, y: Value, weight: Value, bias: Value | None = None) -> Value:
     lead = list(range(x.ndim - 1))
     z = b.einsum([[*lead, 50], [60, 50, 51]], [*lead, 60, 51], x, weight)
@@ -62,7 +66,7 @@ def bilinear(b: Builder, x: Value, y: Value, weight: Value, bias: Value | None =
     return z if bias is None else b.add([z, bias])
 
 
-@rule("aten.einsum.default", samples=lambda t: [("bij,bjk->bik", [t(2, 3, 4), t(2, 4, 5)]), ("...i,oi->...o", [t(2, 3, 4), t(5, 4)])])
+@rule("aten.einsum.default", samples=lambda t: [("bij,bjk->bik", [t(2, 3, 4), t(2, 4, 2)]), ("...i,oi->...o", [t(2, 3, 4), t(5, 4)])])
 def einsum(b: Builder, equation: str, xs: Sequence[Value], path: Any = None) -> Value:
     """Pairwise from the left: an intermediate keeps what later operands or the result still need."""
     left, arrow, right = equation.replace(" ", "").partition("->")
@@ -118,8 +122,17 @@ def _each(v: int | Sequence[int], n: int) -> list[int]:
     return v * n if len(v) == 1 else v
 
 
-@rule("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default", "aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding",
-      samples=lambda t: [])  # fmt: skip
+def _operands(t: Draw, dims: int, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """x, weight and bias of a small convolution."""
+    return t(1, 2, *[4, 3, 2][:dims]), t(2, 2 // groups, *[2, 2, 1][:dims]), t(2)
+
+
+@rule("aten.conv1d.default", samples=lambda t: [_operands(t, 1), (*_operands(t, 1), [2], [1], [2]), (*_operands(t, 1, 2), [1], [0], [1], 2), (t(2, 4), t(2, 2, 2))])
+@rule("aten.conv2d.default", samples=lambda t: [(*_operands(t, 2), [2, 1], [1, 0]), (*_operands(t, 2, 2), [1, 1], [0, 0], [1, 1], 2)])
+@rule("aten.conv3d.default", samples=lambda t: [_operands(t, 3)])
+@rule("aten.conv1d.padding", samples=lambda t: [(*_operands(t, 1), [1], "same"), (*_operands(t, 1), [2], "valid")])
+@rule("aten.conv2d.padding", samples=lambda t: [(*_operands(t, 2), [1, 1], "same")])
+@rule("aten.conv3d.padding", samples=lambda t: [(*_operands(t, 3), [1, 1, 1], "same")])
 def conv(b: Builder, x: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Value:
     """Patches, then a contraction over input channels and taps, group by group."""
     dims = weight.ndim - 2
@@ -146,14 +159,17 @@ def conv(b: Builder, x: Value, weight: Value, bias: Value | None = None, stride:
     return y if bias is None else b.add([y, b.reshape(bias, [bias.numel, *[1] * dims])])
 
 
-@rule("aten.convolution.default", samples=lambda t: [])
+@rule("aten.convolution.default", samples=lambda t: [
+    (*_operands(t, 1), [1], [0], [1], False, [0], 1), (*_operands(t, 1), [2], [1], [1], True, [1], 1)])  # fmt: skip
 def convolution(b: Builder, x: Value, weight: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int) -> Value:
     if transposed:
         return conv_transpose(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
 
 
-@rule("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input", samples=lambda t: [])
+@rule("aten.conv_transpose1d.default", samples=lambda t: [(*_operands(t, 1), [2], [1], [1])])
+@rule("aten.conv_transpose2d.input", samples=lambda t: [(*_operands(t, 2), [2, 2])])
+@rule("aten.conv_transpose3d.input", samples=lambda t: [_operands(t, 3)])
 def conv_transpose(b: Builder, x: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Value:
     """A contraction over input channels, then overlapping taps are summed."""
     dims = weight.ndim - 2

@@ -14,7 +14,10 @@ from regauge.errors import UnknownOperatorError
 from regauge.graph.build import Builder, subgraph
 from regauge.graph.capture import Captured, source_of
 from regauge.graph.ir import Graph, Source, Value
+from regauge.rules.complex import Complex
+from regauge.rules.indexing import Index
 from regauge.rules.registry import RULES
+from regauge.rules.structure import call
 
 SHAPE_ONLY = ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
 IGNORED = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")
@@ -159,20 +162,24 @@ class _Driver:
         if known is None:
             return self._freeze(node, name, tensors, "")
         try:
-            return known.lower(self.builder, *args, **kwargs)
+            return call(known, self.builder, args, kwargs)
         except NotImplementedError as reason:
             return self._freeze(node, name, tensors, str(reason))
 
     def _freeze(self, node: fx.Node, name: str, tensors: list[Any], reason: str) -> Any:
         entry = self.missing.setdefault(name, Missing(name, 0, source_of(node), reason))
         entry.count += 1
-        values = [v for v in tensors if isinstance(v, Value)]
+        if any(isinstance(v, Complex) for v in tensors):
+            raise UnknownOperatorError(f"{name}, first {entry.source}: {reason or 'no rule'}, and complex numbers cannot be frozen")
+        values = [v.numbers(self.builder) if isinstance(v, Index) else v for v in tensors if not isinstance(v, _Tuple)]
 
         def make(meta: Tensor, item: Callable[[Any], Tensor]) -> Value:
             fn = _Replay(node, item)
             return self.builder.frozen(name, fn, values, tuple(map(int, meta.shape)))
 
         meta = node.meta["val"]
+        if not isinstance(meta, Tensor | tuple | list):
+            raise UnknownOperatorError(f"{name}, first {entry.source}: a number read from parameters steers the model; no rule reads it")
         if isinstance(meta, Tensor):
             return make(meta, lambda y: y)
         return tuple(make(m, py.itemgetter(i)) if isinstance(m, Tensor) else m for i, m in enumerate(meta))
@@ -215,7 +222,7 @@ def _call_key(name: str, args: Any, kwargs: Any) -> object:
 
 def _values(tree: Any) -> list[Any]:
     flat, _ = torch.utils._pytree.tree_flatten(tree)
-    return [v for v in flat if isinstance(v, Value | _Tuple)]
+    return [v for v in flat if isinstance(v, Value | Index | Complex | _Tuple)]
 
 
 def _learned(v: Any) -> bool:

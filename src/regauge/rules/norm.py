@@ -53,14 +53,21 @@ def native_layer_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value 
     return affine(b, b.mul(c, r), weight, bias), b.sum(x, list(axes), keepdim=True, mean=True), r
 
 
-@rule("aten.rms_norm.default", "aten._fused_rms_norm.default", samples=lambda t: [(t(2, 3, 5), [5], t(5))])
+@rule("aten.rms_norm.default", samples=lambda t: [(t(2, 3, 5), [5], t(5), 1e-6), (t(2, 5), [5], None, 1e-6)])
 def rms_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None) -> Value:
     axes = range(x.ndim - len(shape), x.ndim)
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     return affine(b, b.mul(x, inverse_root(b, mean_square(b, x, axes), eps)), weight, None)
 
 
-@rule("aten.group_norm.default", samples=lambda t: [(t(2, 6, 5), 3, t(6), t(6))])
+@rule("aten._fused_rms_norm.default", samples=lambda t: [(t(2, 5), [5], t(5), 1e-6)])
+def fused_rms_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value | None, eps: float | None) -> tuple[Value, Value]:
+    axes = range(x.ndim - len(shape), x.ndim)
+    eps = torch.finfo(torch.float32).eps if eps is None else eps
+    return rms_norm(b, x, shape, weight, eps), inverse_root(b, mean_square(b, x, axes), eps)
+
+
+@rule("aten.group_norm.default", samples=lambda t: [(t(2, 4, 3), 2, t(4), t(4))])
 def group_norm(b: Builder, x: Value, groups: int, weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5, *_: Any) -> Value:
     shape = x.shape
     x = b.reshape(x, [shape[0], groups, shape[1] // groups, *shape[2:]])
@@ -70,16 +77,22 @@ def group_norm(b: Builder, x: Value, groups: int, weight: Value | None = None, b
     return affine(b, y, *(per_channel(b, p, y) for p in (weight, bias)))
 
 
-@rule("aten.native_group_norm.default", samples=lambda t: [])
+@rule("aten.native_group_norm.default", samples=lambda t: [(t(2, 4, 3), t(4), t(4), 2, 4, 3, 2, 1e-5)])
 def native_group_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, n: int, c: int, hw: int, groups: int, eps: float) -> tuple[Value, ...]:
-    return group_norm(b, x, groups, weight, bias, eps), x, x
+    shape = x.shape
+    grouped = b.reshape(x, [shape[0], groups, prod(shape[1:]) // groups])
+    c = centre(b, grouped, [2])
+    r = inverse_root(b, mean_square(b, c, [2]), eps)
+    y = b.reshape(b.mul(c, r), shape)
+    y = affine(b, y, *(per_channel(b, p, y) for p in (weight, bias)))
+    return y, b.sum(grouped, [2], mean=True), b.squeeze(r, [2])
 
 
 def per_channel(b: Builder, p: Value | None, x: Value) -> Value | None:
     return None if p is None else b.reshape(p, [p.numel, *[1] * (x.ndim - 2)])
 
 
-@rule("aten.instance_norm.default", samples=lambda t: [], statistics=(3, 4))
+@rule("aten.instance_norm.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5, False), (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5, False)], statistics=(3, 4))
 def instance_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, var: Value | None, use_input: bool, momentum: float, eps: float, *_: Any) -> Value:
     if not use_input and mean is not None and var is not None:
         return _fixed(b, x, weight, bias, mean, var, eps)
@@ -111,26 +124,32 @@ def _batch(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean:
     return y, m, b.reshape(r, [x.shape[1]]), new_mean, new_var  # type: ignore[return-value]
 
 
-@rule("aten.batch_norm.default", samples=lambda t: [], statistics=(3, 4))
+@rule("aten.batch_norm.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5, False), (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5, False)], statistics=(3, 4))
 def batch_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, var: Value | None, training: bool, momentum: float, eps: float, *_: Any) -> Value:
     if training or mean is None or var is None:
         return _batch(b, x, weight, bias, None, None, momentum, eps)[0]
     return _fixed(b, x, weight, bias, mean, var, eps)
 
 
-@rule("aten._native_batch_norm_legit_no_training.default", samples=lambda t: [], statistics=(3, 4))
+@rule("aten._native_batch_norm_legit_no_training.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, 0.1, 1e-5)], statistics=(3, 4))
 def batch_norm_eval(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float) -> tuple[Value, ...]:
-    return _fixed(b, x, weight, bias, mean, var, eps), mean, var
+    none = b.zeros([0])
+    return _fixed(b, x, weight, bias, mean, var, eps), none, none
 
 
-@rule("aten._native_batch_norm_legit.default", "aten._native_batch_norm_legit_functional.default", "aten.native_batch_norm.default", samples=lambda t: [], statistics=(3, 4))
+@rule("aten._native_batch_norm_legit.default", "aten.native_batch_norm.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5), (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5)], statistics=(3, 4))
+def batch_norm_in_place(b: Builder, *args: Any) -> tuple[Value, ...]:
+    return batch_norm_train(b, *args)[:3]
+
+
+@rule("aten._native_batch_norm_legit_functional.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5)], statistics=(3, 4))
 def batch_norm_train(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, training: bool, momentum: float, eps: float) -> tuple[Value, ...]:
     if not training:
-        return _fixed(b, x, weight, bias, mean, var, eps), mean, var, mean, var
+        return _fixed(b, x, weight, bias, mean, var, eps), b.zeros([0]), b.zeros([0]), mean, var
     return _batch(b, x, weight, bias, mean, var, momentum, eps)
 
 
-@rule("aten._native_batch_norm_legit.no_stats", samples=lambda t: [])
+@rule("aten._native_batch_norm_legit.no_stats", samples=lambda t: [(t(2, 3, 2), t(3), t(3), True, 0.1, 1e-5)])
 def batch_norm_no_stats(b: Builder, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float) -> tuple[Value, ...]:
     return _batch(b, x, weight, bias, None, None, momentum, eps)[:3]
 
@@ -141,7 +160,8 @@ def weight_norm(b: Builder, v: Value, g: Value, axis: int = 0) -> Value:
     return b.mul(b.mul(v, inverse_root(b, mean_square(b, v, axes, count=1.0), 0.0)), g)
 
 
-@rule("aten._weight_norm_interface.default", samples=lambda t: [])
+@rule("aten._weight_norm_interface.default", samples=lambda t: [(t(4, 5), t(4, 1), 0)])
 def weight_norm_interface(b: Builder, v: Value, g: Value, axis: int = 0) -> tuple[Value, ...]:
-    y = weight_norm(b, v, g, axis)
-    return y, g
+    axes = [i for i in range(v.ndim) if i != axis % v.ndim]
+    root = b.pointwise("aten.sqrt.default", keyed("aten.sqrt.default"), mean_square(b, v, axes, count=1.0), degree=0.5)
+    return weight_norm(b, v, g, axis), root

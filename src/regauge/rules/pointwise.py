@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from regauge.graph.build import Builder
-from regauge.graph.ir import Value
+from regauge.graph.ir import Concat, Einsum, Free, Pointwise, Reshape, Slice, Value
 from regauge.rules.registry import Draw, Samples, operator, rule
 
 aten = torch.ops.aten
@@ -25,12 +25,29 @@ def keyed(name: str, *args: Any, at: int = 0, **kwargs: Any) -> Any:
     return call
 
 
+def truth(name: str, *args: Any) -> Any:
+    """The operator with its truth values as 1 and 0 of the type of its operands."""
+    inner = keyed(name, *args)
+
+    def call(*xs: torch.Tensor) -> torch.Tensor:
+        wide = [x.dtype for x in xs if x.is_floating_point()]
+        y = inner(*xs)
+        return y.to(wide[0]) if wide else y
+
+    call.__regauge_key__ = inner.__regauge_key__  # type: ignore[attr-defined]
+    return call
+
+
 def _matrix(draw: Draw) -> list[tuple[Any, ...]]:
     return [(draw(3, 5),)]
 
 
 def _positive(draw: Draw) -> list[tuple[Any, ...]]:
     return [(draw(3, 5).abs() + 0.5,)]
+
+
+def _unit(draw: Draw) -> list[tuple[Any, ...]]:
+    return [(draw(3, 5).sigmoid() * 0.9 + 0.05,)]
 
 
 def unary(name: str, degree: float | None = None, parity: str = "", samples: Samples = _matrix) -> None:
@@ -46,18 +63,23 @@ def unary(name: str, degree: float | None = None, parity: str = "", samples: Sam
 for _name in ("relu", "leaky_relu", "rrelu"):
     unary(f"aten.{_name}.default", degree=1)
 for _name in (
-    "elu selu celu gelu silu mish softplus sigmoid log_sigmoid relu6 hardswish hardsigmoid exp exp2 expm1 erfc "
-    "logical_not isnan isinf isfinite bitwise_not"
+    "elu selu celu gelu silu mish softplus sigmoid log_sigmoid relu6 hardswish hardsigmoid exp exp2 expm1 erfc"
 ).split():
     unary(f"aten.{_name}.default")
-for _name in ("log", "log2", "log10", "log1p", "digamma", "lgamma", "acosh", "logit", "log_normal"):
+for _name in ("log", "log2", "log10", "log1p", "digamma", "lgamma"):
     unary(f"aten.{_name}.default", samples=_positive)
-for _name in "tanh sin tan sinh asinh asin acos atan atanh erf erfinv trunc round hardshrink softshrink special_i1".split():
-    unary(f"aten.{_name}.default", parity="" if _name == "acos" else "odd")
+for _name in "tanh sin tan sinh asinh atan erf trunc round hardshrink softshrink special_i1".split():
+    unary(f"aten.{_name}.default", parity="odd")
+for _name in ("asin", "atanh", "erfinv"):
+    unary(f"aten.{_name}.default", parity="odd", samples=_unit)
+for _name in ("acos", "logit"):
+    unary(f"aten.{_name}.default", samples=_unit)
+unary("aten.acosh.default", samples=lambda t: [(t(3, 5).abs() + 1.5,)])
 for _name in ("cos", "cosh", "sinc"):
     unary(f"aten.{_name}.default", parity="even")
-for _name in ("floor", "ceil", "frac", "round.decimals"):
-    unary(f"aten.{_name}" if "." in _name else f"aten.{_name}.default")
+for _name in ("floor", "ceil", "frac"):
+    unary(f"aten.{_name}.default")
+unary("aten.round.decimals", parity="odd", samples=lambda t: [((t(3, 5),), dict(decimals=1))])
 unary("aten.abs.default", degree=1, parity="even")
 unary("aten.sign.default", degree=0, parity="odd")
 unary("aten.sgn.default", degree=0, parity="odd")
@@ -173,11 +195,11 @@ def nan_to_num(b: Builder, x: Value, *_: Any) -> Value:
 def _comparison(name: str, packet: str) -> None:
     @rule(f"aten.{packet}.Tensor", samples=lambda t: [(t(3, 5), t(3, 5))])
     def compare(b: Builder, x: Value, y: Value) -> Value:
-        return b.pointwise(name, keyed(f"aten.{packet}.Tensor"), x, y)
+        return b.pointwise(name, truth(f"aten.{packet}.Tensor"), x, y)
 
     @rule(f"aten.{packet}.Scalar", samples=lambda t: [(t(3, 5), 0.0), (t(3, 5), 0.5)])
     def compare_scalar(b: Builder, x: Value, c: float) -> Value:
-        return b.pointwise(name, keyed(f"aten.{packet}.Scalar", c), x, degree=0 if c == 0 else None)
+        return b.pointwise(name, truth(f"aten.{packet}.Scalar", c), x, degree=0 if c == 0 else None)
 
 
 for _name, _packet in (
@@ -192,8 +214,56 @@ for _name, _packet in (
 for _name in ("logical_and", "logical_or", "logical_xor"):
 
     def _logical(name: str) -> None:
-        @rule(f"aten.{name}.default", samples=lambda t: [(t(3, 5) > 0, t(3, 5) > 0)])
+        @rule(f"aten.{name}.default", samples=lambda t: [(t(3, 5) > 0, t(3, 5) > 0), (t(3, 5), t(3, 5) > 0)])
         def logical(b: Builder, x: Value, y: Value) -> Value:
-            return b.pointwise(name, keyed(f"aten.{name}.default"), x, y)
+            return b.pointwise(name, truth(f"aten.{name}.default"), x, y)
 
     _logical(_name)
+for _name in ("logical_not", "isnan", "isinf", "isfinite"):
+
+    def _asked(name: str) -> None:
+        @rule(f"aten.{name}.default", samples=lambda t: [(t(3, 5),)])
+        def asked(b: Builder, x: Value) -> Value:
+            return b.pointwise(name, truth(f"aten.{name}.default"), x)
+
+    _asked(_name)
+
+_TRUTHS = ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "not_zero", "logical_and", "logical_or", "logical_xor",
+           "logical_not", "isnan", "isinf", "isfinite")  # fmt: skip
+
+
+def is_truth(x: Value) -> bool:
+    """Whether a value is known to hold truth values."""
+    match x.op:
+        case Pointwise(name=name):
+            return name in _TRUTHS
+        case Reshape() | Slice() | Concat():
+            return all(is_truth(a) for a in x.args)
+        case Einsum(ins, out) if len(ins) == 1 and set(ins[0]) <= set(out):
+            return is_truth(x.args[0])
+        case Free(thunk=thunk):
+            try:
+                return thunk().dtype == torch.bool
+            except KeyError:
+                return False
+    return False
+
+
+def _bitwise(operators: tuple[str, ...], name: str) -> None:
+    @rule(*operators, samples=lambda t: [(t(3, 5) > 0, t(3, 5) > 0)])
+    def bitwise(b: Builder, x: Value, y: Value) -> Value:
+        if not (is_truth(x) and is_truth(y)):
+            raise NotImplementedError("bits of integers that depend on parameters")
+        return b.pointwise(name, truth(f"aten.{name}.default"), x, y)
+
+
+_bitwise(("aten.__and__.Tensor", "aten.bitwise_and.Tensor"), "logical_and")
+_bitwise(("aten.__or__.Tensor", "aten.bitwise_or.Tensor"), "logical_or")
+_bitwise(("aten.bitwise_xor.Tensor",), "logical_xor")
+
+
+@rule("aten.bitwise_not.default", samples=lambda t: [(t(3, 5) > 0,)])
+def bitwise_not(b: Builder, x: Value) -> Value:
+    if not is_truth(x):
+        raise NotImplementedError("bits of integers that depend on parameters")
+    return b.pointwise("logical_not", truth("aten.logical_not.default"), x)

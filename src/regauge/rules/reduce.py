@@ -12,7 +12,7 @@ from regauge.graph.build import Builder
 from regauge.graph.ir import Value
 from regauge.rules.norm import centre, mean_square
 from regauge.rules.pointwise import keyed
-from regauge.rules.registry import RULES, rule
+from regauge.rules.registry import rule
 
 Axes = Sequence[int] | int | None
 
@@ -23,12 +23,14 @@ def _axes(x: Value, axes: Axes) -> list[int]:
     return [a % x.ndim for a in ([axes] if isinstance(axes, int) else axes)]
 
 
-@rule("aten.sum.dim_IntList", "aten.sum.default", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
+@rule("aten.sum.default", samples=lambda t: [(t(3, 5),)])
+@rule("aten.sum.dim_IntList", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
 def sum_(b: Builder, x: Value, axes: Axes = None, keepdim: bool = False, **_: Any) -> Value:
     return b.sum(x, _axes(x, axes), keepdim)
 
 
-@rule("aten.mean.dim", "aten.mean.default", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
+@rule("aten.mean.default", samples=lambda t: [(t(3, 5),)])
+@rule("aten.mean.dim", samples=lambda t: [(t(3, 5), [1]), (t(3, 5), [-1], True)])
 def mean(b: Builder, x: Value, axes: Axes = None, keepdim: bool = False, **_: Any) -> Value:
     return b.sum(x, _axes(x, axes), keepdim, mean=True)
 
@@ -59,7 +61,8 @@ def std(b: Builder, x: Value, axes: Axes = None, unbiased: Any = None, keepdim: 
     return b.pointwise("aten.sqrt.default", keyed("aten.sqrt.default"), v, degree=0.5)
 
 
-@rule("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar", samples=lambda t: [(t(3, 5), 2, [-1], True), (t(3, 5), 1, [-1])])
+@rule("aten.norm.Scalar", samples=lambda t: [(t(3, 5),), (t(3, 5), 1)])
+@rule("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim", samples=lambda t: [(t(3, 5), 2, [-1], True), (t(3, 5), 1, [-1])])
 def vector_norm(b: Builder, x: Value, order: float = 2, axes: Axes = None, keepdim: bool = False, **_: Any) -> Value:
     axes = _axes(x, axes)
     if order == 2:
@@ -100,23 +103,6 @@ def min_all(b: Builder, x: Value) -> Value:
     return amin(b, x)
 
 
-@rule("aten.max.dim", samples=lambda t: [])
-def max_dim(b: Builder, x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
-    return amax(b, x, axis, keepdim), argmax(b, x, axis, keepdim)
-
-
-@rule("aten.min.dim", samples=lambda t: [])
-def min_dim(b: Builder, x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
-    return amin(b, x, axis, keepdim), argmax(b, b.scale(x, -1.0), axis, keepdim)
-
-
-@rule("aten.argmax.default", samples=lambda t: [])
-def argmax(b: Builder, x: Value, axis: int | None = None, keepdim: bool = False) -> Value:
-    axes = _axes(x, axis)
-    y = b.along("argmax", lambda x: x.argmax(axis).to(x.dtype), x, axes, out_axes=[], sizes=[], degree=0)
-    return b.reshape(y, [1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdim else y
-
-
 @rule("aten.logsumexp.default", samples=lambda t: [(t(3, 5), [1])])
 def logsumexp(b: Builder, x: Value, axes: Axes, keepdim: bool = False) -> Value:
     axes = _axes(x, axes)
@@ -139,32 +125,6 @@ def cumprod(b: Builder, x: Value, axis: int, **_: Any) -> Value:
     return b.along("cumprod", lambda x: x.cumprod(axis), x, [axis])
 
 
-def _pool(name: str, dims: int, linear: bool, fn: Any) -> Any:
-    def lower(b: Builder, x: Value, *args: Any, **kwargs: Any) -> Any:
-        def call(x: Tensor) -> Tensor:
-            return fn(x, *args, **kwargs)
-
-        sizes = list(fn(torch.empty(x.shape, device="meta"), *args, **kwargs).shape[-dims:])
-        axes = range(x.ndim - dims, x.ndim)
-        return b.along(name, call, x, axes, out_axes=axes, sizes=sizes, linear=linear, degree=1)
-
-    lower.__name__ = name
-    return lower
-
-
-for _dims in (1, 2, 3):
-    for _kind, _linear in (("avg_pool", True), ("adaptive_avg_pool", True), ("max_pool", False)):
-        _packet = f"{_kind}{_dims}d"
-        _fn = getattr(torch.nn.functional, _packet)
-        rule(f"aten.{_packet}.default", samples=lambda t: [])(_pool(_packet, _dims, _linear, _fn))
-rule("aten._adaptive_avg_pool2d.default", samples=lambda t: [])(_pool("adaptive_avg_pool2d", 2, True, torch.nn.functional.adaptive_avg_pool2d))
-
-
-@rule("aten.any.dim", "aten.all.dim", samples=lambda t: [(t(3, 5) > 0, 1)])
-def any_dim(b: Builder, x: Value, axis: int, keepdim: bool = False) -> Value:
-    return _along(b, "any", lambda x: x.any(axis, keepdim), x, [axis % x.ndim], keepdim, degree=None)
-
-
-@rule("aten.max_pool2d_with_indices.default", samples=lambda t: [])
-def max_pool_with_indices(b: Builder, x: Value, *args: Any, **kwargs: Any) -> tuple[Value | None, ...]:
-    return RULES["aten.max_pool2d.default"].lower(b, x, *args, **kwargs), None
+@rule("aten.any.dim", samples=lambda t: [(t(3, 5), 1), (t(3, 5), 0, True)])
+def any_along(b: Builder, x: Value, axis: int, keepdim: bool = False) -> Value:
+    return _along(b, "any", lambda x: x.any(axis, keepdim).to(x.dtype), x, [axis % x.ndim], keepdim, degree=0)

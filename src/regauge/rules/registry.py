@@ -23,12 +23,14 @@ class Rule:
     lower(b, *args, **kwargs): the operator's own arguments, tensors replaced by values of the graph; returns a value, or a
     tuple for operators with several results. samples(draw): calls to test the rule on; `draw(*shape)` is a random tensor.
     statistics: positions of arguments that are running statistics of the data: buffers that follow the parameters.
+    indices: whether the rule reads an index that depends on parameters as one-hot rows; others get it as numbers.
     """
 
     operator: str
     lower: Lowering
     samples: Samples
     statistics: tuple[int, ...] = ()
+    indices: bool = False
 
     @property
     def name(self) -> str:
@@ -38,14 +40,14 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(*operators: str, samples: Samples, statistics: tuple[int, ...] = ()) -> Callable[[Lowering], Lowering]:
+def rule(*operators: str, samples: Samples, statistics: tuple[int, ...] = (), indices: bool = False) -> Callable[[Lowering], Lowering]:
     """Register a lowering for operators, named as torch prints them: "aten.relu.default", "mylib.op.default"."""
 
     def register(lower: Lowering) -> Lowering:
         for operator in operators:
             if operator in RULES:
                 raise ValueError(f"{operator} already has the rule {RULES[operator].name}; remove one of the two")
-            RULES[operator] = Rule(operator, lower, samples, statistics)
+            RULES[operator] = Rule(operator, lower, samples, statistics, indices)
         return lower
 
     return register
