@@ -20,7 +20,7 @@ from torch import Tensor
 from regauge.graph.build import Builder
 from regauge.graph.canonical import canonical
 from regauge.graph.evaluate import run
-from regauge.graph.ir import Add, Einsum, Graph, Param, Value
+from regauge.graph.ir import Graph, Value
 from regauge.rules import RULES, Rule
 from regauge.rules.complex import Complex
 from regauge.rules.indexing import Index
@@ -33,7 +33,7 @@ State = dict[str, Tensor]
 EQUAL = 1e-10  # relative error of the core graph in float64
 SOUND = 1e-9  # relative change of f under a sampled element
 RANK = 1e-7  # singular values below this times the largest are zeros
-LARGEST = 500  # unknowns that the search for linear symmetries may have
+LARGEST = 350  # unknowns that the search for linear symmetries may have
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def linear_dimension(rule: Rule, index: int, seed: int = 0) -> int | None:
         return None
     gram = torch.zeros(unknowns, unknowns, dtype=torch.float64)
     flat = torch.zeros(ny, ny, dtype=torch.float64)
-    for k in range(4 + unknowns * 3 // ny):  # half of the entries may be cut off at a kink
+    for k in range(4 + unknowns * 2 // ny):  # half of the entries may be cut off at a kink
         x, y, slope = _derivative(draw_sample(rule, index, seed + 1000 + k))
         rows = torch.zeros(ny, unknowns, dtype=torch.float64)
         rows[:, : len(pairs_x)] = slope[:, pairs_x[:, 0]] * x[pairs_x[:, 1]]

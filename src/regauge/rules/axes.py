@@ -7,7 +7,6 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from regauge.graph.build import Builder
 from regauge.graph.ir import Value

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from regauge.graph.build import Builder
 from regauge.graph.ir import Value
