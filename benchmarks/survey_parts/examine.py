@@ -36,8 +36,10 @@ def examine(kind: str, name: str, stages: frozenset[str]) -> dict[str, Any]:
         with _recording(record, "trace"):
             traced = trace(subject)
             record |= {
-                "trace_seconds": round(traced.seconds, 2), "patched": traced.patched,
-                "nodes": len(live_nodes(traced.program)), "operators": dict(parameter_operators(traced.program)),
+                "trace_seconds": round(traced.seconds, 2),
+                "patched": traced.patched,
+                "nodes": len(live_nodes(traced.program)),
+                "operators": dict(parameter_operators(traced.program)),
             }
     if "error" not in record and "infer" in stages:
         with _recording(record, "infer"):
@@ -73,9 +75,14 @@ def infer(subject: Subject, patched: bool) -> dict[str, Any]:
     error = unsoundness(subject, gauge)
     obstructions = [{"text": o.text, "source": o.source, "cost": o.cost} for o in gauge.obstructions[:5]]
     return {
-        "dim": gauge.dim, "bonds": len(gauge.bonds), "frozen": list(gauge.frozen),
-        "infer_seconds": round(total - sum(tracing), 2), "unsoundness": error, "sound": error < UNSOUND,
-        "obstructions": obstructions, "terms": [{"label": t.label, "dim": t.dim} for t in gauge.terms],
+        "dim": gauge.dim,
+        "bonds": len(gauge.bonds),
+        "frozen": list(gauge.frozen),
+        "infer_seconds": round(total - sum(tracing), 2),
+        "unsoundness": error,
+        "sound": error < UNSOUND,
+        "obstructions": obstructions,
+        "terms": [{"label": t.label, "dim": t.dim} for t in gauge.terms],
     }
 
 

@@ -18,10 +18,27 @@ from .replace import repaired
 
 BATCH = 3
 PREFERRED = (  # the head that a type is best known by comes first
-    "SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "MASKED_LM", "IMAGE_CLASSIFICATION", "CTC", "AUDIO_CLASSIFICATION",
-    "SEMANTIC_SEGMENTATION", "OBJECT_DETECTION", "DEPTH_ESTIMATION", "IMAGE_TO_IMAGE", "ZERO_SHOT_IMAGE_CLASSIFICATION",
-    "VIDEO_CLASSIFICATION", "MASKED_IMAGE_MODELING", "IMAGE_TEXT_TO_TEXT", "TEXT_ENCODING", "TIME_SERIES_PREDICTION",
-    "TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM", "SEQUENCE_CLASSIFICATION", "KEYPOINT_DETECTION", "BACKBONE",
+    "SEQ_TO_SEQ_CAUSAL_LM",
+    "SPEECH_SEQ_2_SEQ",
+    "MASKED_LM",
+    "IMAGE_CLASSIFICATION",
+    "CTC",
+    "AUDIO_CLASSIFICATION",
+    "SEMANTIC_SEGMENTATION",
+    "OBJECT_DETECTION",
+    "DEPTH_ESTIMATION",
+    "IMAGE_TO_IMAGE",
+    "ZERO_SHOT_IMAGE_CLASSIFICATION",
+    "VIDEO_CLASSIFICATION",
+    "MASKED_IMAGE_MODELING",
+    "IMAGE_TEXT_TO_TEXT",
+    "TEXT_ENCODING",
+    "TIME_SERIES_PREDICTION",
+    "TEXT_TO_SPECTROGRAM",
+    "TEXT_TO_WAVEFORM",
+    "SEQUENCE_CLASSIFICATION",
+    "KEYPOINT_DETECTION",
+    "BACKBONE",
 )
 
 
@@ -74,8 +91,12 @@ def other_inputs(model: Any, config: Any, seed: int) -> dict[str, Any]:
         whole = "max_source_positions" in _fields(config)
         inputs["input_features"] = torch.randn((BATCH, bins, length) if whole else (BATCH, length, bins), generator=rng)
     if not inputs and "past_values" in names:
-        inputs["past_values"] = torch.randn(BATCH, _find(config, "context_length", default=16),
-                                            _find(config, "num_input_channels", default=1), generator=rng)
+        inputs["past_values"] = torch.randn(
+            BATCH,
+            _find(config, "context_length", default=16),
+            _find(config, "num_input_channels", default=1),
+            generator=rng,
+        )
     return inputs
 
 

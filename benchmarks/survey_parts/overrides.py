@@ -18,14 +18,17 @@ SHARED_HYBRID = {
 }
 
 
-
 def _other_vision_tower(config: Any) -> Any:
     """A tower of the library itself where the default one comes from another package."""
     from transformers import SiglipVisionConfig
 
     old = config.vision_config
     tower = SiglipVisionConfig(
-        hidden_size=old.hidden_size, intermediate_size=37, num_hidden_layers=1, num_attention_heads=2, image_size=8,
+        hidden_size=old.hidden_size,
+        intermediate_size=37,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
         patch_size=4,
     )
     tower.vocab_size, tower.vocab_offset, tower.rms_norm_eps = old.vocab_size, old.vocab_offset, old.rms_norm_eps
@@ -33,7 +36,10 @@ def _other_vision_tower(config: Any) -> Any:
 
 
 INDEXER = {
-    "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 256, "indexer_budget": 2048,
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 256,
+    "indexer_budget": 2048,
     "indexer_compress_ratio": 4,
 }
 ASSISTANT = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0, "num_kv_shared_layers": 30}
@@ -57,7 +63,9 @@ BEFORE: dict[str, dict[str, Any]] = {
 
 AFTER: dict[str, dict[str, Any]] = {
     "dbrx": {
-        "attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0, "ffn_config.moe_num_experts": 5,
+        "attn_config.rope_theta": 10000.0,
+        "attn_config.clip_qkv": 8.0,
+        "ffn_config.moe_num_experts": 5,
         "ffn_config.moe_top_k": 2,
     },
     "gemma4_assistant": {"num_centroids": 7},
@@ -67,12 +75,15 @@ AFTER: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": {"indexer_head_dim": 12},
     "moshi": {"ffn_dim": 46},
     "reformer": {
-        "axial_pos_shape": (4, 4), "max_position_embeddings": 16, "num_buckets": 4,
+        "axial_pos_shape": (4, 4),
+        "max_position_embeddings": 16,
+        "num_buckets": 4,
         "axial_pos_embds_dim": lambda c: (c.hidden_size // 4, c.hidden_size - c.hidden_size // 4),
     },
     "zamba": {**SHARED_HYBRID},
     "zamba2": {
-        **SHARED_HYBRID, "hybrid_layer_ids": [1, 3],
+        **SHARED_HYBRID,
+        "hybrid_layer_ids": [1, 3],
         "mamba_headdim": lambda c: c.mamba_expand * c.hidden_size // c.n_mamba_heads,
     },
     "codegen": {"n_head": 4, "rotary_dim": lambda c: c.n_embd // 4 // 4 * 2 or 2},

@@ -40,8 +40,10 @@ package, or without inputs that only a processor can make, are listed as not bui
 
 
 def overview(kinds: dict[str, list[Record]]) -> str:
-    rows = ["| kind | types | built | traced | compiled | sound | tight | tracing, s | inference, s |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    rows = [
+        "| kind | types | built | traced | compiled | sound | tight | tracing, s | inference, s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for kind, title in TITLES.items():
         rs = kinds.get(kind, [])
         if not rs:
@@ -71,7 +73,8 @@ def unsound(records: list[Record]) -> str:
 def gaps(records: list[Record]) -> str:
     lines = [
         f"- `{r['name']}`: {r['gap']} of {r['nullity']} directions not found"
-        for r in records if r.get("tight") is False
+        for r in records
+        if r.get("tight") is False
     ]
     return "\n".join(["Not tight:", *lines]) + "\n" if lines else ""
 
@@ -88,8 +91,10 @@ def missing(records: list[Record]) -> str:
 
 
 def table(records: list[Record]) -> str:
-    rows = ["| type | parameters | nodes | trace, s | infer, s | dim | sound | gap | largest break |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
+    rows = [
+        "| type | parameters | nodes | trace, s | infer, s | dim | sound | gap | largest break |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
     rows += [_row(r) for r in sorted(records, key=lambda r: r["name"])]
     return "\n".join(rows) + "\n"
 
@@ -101,6 +106,14 @@ def _row(r: Record) -> str:
         note = r["obstructions"][0]["text"].replace("|", "/") if r.get("obstructions") else ""
     gap = "" if r.get("tight") is None else str(r["gap"])
     sound = f"{r['unsoundness']:.0e}" if "unsoundness" in r else ""
-    cells = [r.get("parameters", ""), r.get("nodes", ""), r.get("trace_seconds", ""), r.get("infer_seconds", ""),
-             r.get("dim", ""), sound, gap, note]
+    cells = [
+        r.get("parameters", ""),
+        r.get("nodes", ""),
+        r.get("trace_seconds", ""),
+        r.get("infer_seconds", ""),
+        r.get("dim", ""),
+        sound,
+        gap,
+        note,
+    ]
     return f"| `{r['name']}` | " + " | ".join(str(c) for c in cells) + " |"

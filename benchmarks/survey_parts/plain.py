@@ -10,18 +10,41 @@ from torch import Tensor, nn
 from .build import Subject, randomise
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "CELU": nn.CELU, "ELU": nn.ELU, "GELU": nn.GELU, "GELUTanh": lambda: nn.GELU(approximate="tanh"),
-    "Hardshrink": nn.Hardshrink, "Hardsigmoid": nn.Hardsigmoid, "Hardswish": nn.Hardswish, "Hardtanh": nn.Hardtanh,
-    "Identity": nn.Identity, "LeakyReLU": nn.LeakyReLU, "LogSigmoid": nn.LogSigmoid,
-    "LogSoftmax": lambda: nn.LogSoftmax(-1), "Mish": nn.Mish, "PReLU": nn.PReLU, "PReLUChannels": lambda: nn.PReLU(12),
-    "ReLU": nn.ReLU, "ReLU6": nn.ReLU6, "RReLU": nn.RReLU, "SELU": nn.SELU, "SiLU": nn.SiLU, "Sigmoid": nn.Sigmoid,
-    "Softmax": lambda: nn.Softmax(-1), "Softmin": lambda: nn.Softmin(-1), "Softplus": nn.Softplus,
-    "Softshrink": nn.Softshrink, "Softsign": nn.Softsign, "Tanh": nn.Tanh, "Tanhshrink": nn.Tanhshrink,
+    "CELU": nn.CELU,
+    "ELU": nn.ELU,
+    "GELU": nn.GELU,
+    "GELUTanh": lambda: nn.GELU(approximate="tanh"),
+    "Hardshrink": nn.Hardshrink,
+    "Hardsigmoid": nn.Hardsigmoid,
+    "Hardswish": nn.Hardswish,
+    "Hardtanh": nn.Hardtanh,
+    "Identity": nn.Identity,
+    "LeakyReLU": nn.LeakyReLU,
+    "LogSigmoid": nn.LogSigmoid,
+    "LogSoftmax": lambda: nn.LogSoftmax(-1),
+    "Mish": nn.Mish,
+    "PReLU": nn.PReLU,
+    "PReLUChannels": lambda: nn.PReLU(12),
+    "ReLU": nn.ReLU,
+    "ReLU6": nn.ReLU6,
+    "RReLU": nn.RReLU,
+    "SELU": nn.SELU,
+    "SiLU": nn.SiLU,
+    "Sigmoid": nn.Sigmoid,
+    "Softmax": lambda: nn.Softmax(-1),
+    "Softmin": lambda: nn.Softmin(-1),
+    "Softplus": nn.Softplus,
+    "Softshrink": nn.Softshrink,
+    "Softsign": nn.Softsign,
+    "Tanh": nn.Tanh,
+    "Tanhshrink": nn.Tanhshrink,
     "Threshold": lambda: nn.Threshold(0.1, 0.0),
 }
 NORMS: dict[str, Callable[[], nn.Module]] = {
-    "LayerNorm": lambda: nn.LayerNorm(12), "LayerNormBare": lambda: nn.LayerNorm(12, elementwise_affine=False),
-    "LayerNormNoBias": lambda: nn.LayerNorm(12, bias=False), "RMSNorm": lambda: nn.RMSNorm(12, eps=1e-6),
+    "LayerNorm": lambda: nn.LayerNorm(12),
+    "LayerNormBare": lambda: nn.LayerNorm(12, elementwise_affine=False),
+    "LayerNormNoBias": lambda: nn.LayerNorm(12, bias=False),
+    "RMSNorm": lambda: nn.RMSNorm(12, eps=1e-6),
     "RMSNormBare": lambda: nn.RMSNorm(12, eps=1e-6, elementwise_affine=False),
     "BatchNorm1d": lambda: nn.BatchNorm1d(12),
     "GroupNorm": lambda: nn.GroupNorm(3, 12),
@@ -102,7 +125,9 @@ def plain_modules() -> dict[str, tuple[nn.Module, Tensor]]:
     nets["Dropout"] = (nn.Sequential(nn.Linear(5, 12), nn.Dropout(), nn.Linear(12, 3)), rows)
     for cell, width in ((nn.RNN, 6), (nn.LSTM, 6), (nn.GRU, 6)):
         for extra, options, size in (
-            ("", {}, width), ("NoBias", {"bias": False}, width), ("Deep", {"num_layers": 2}, width),
+            ("", {}, width),
+            ("NoBias", {"bias": False}, width),
+            ("Deep", {"num_layers": 2}, width),
             ("Bidirectional", {"bidirectional": True}, 2 * width),
         ):
             nets[cell.__name__ + extra] = (LastState(cell(5, width, batch_first=True, **options), size), steps)

@@ -91,8 +91,9 @@ def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Ten
         full = model(*args, **kwargs)
     output, rows = full.flatten(), []
     samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
-    weights = torch.randn(min(len(output), 6 * samples), len(output), dtype=output.dtype,
-                          generator=torch.Generator().manual_seed(draw))
+    weights = torch.randn(
+        min(len(output), 6 * samples), len(output), dtype=output.dtype, generator=torch.Generator().manual_seed(draw)
+    )
     for chunk in weights.split(128):
         try:
             rows.append(_pulled_back(output, parameters, chunk, batched=True))
@@ -106,10 +107,13 @@ def _pulled_back(output: Tensor, parameters: Sequence[Tensor], cotangents: Tenso
         output, parameters, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
     )
     count = len(cotangents) if batched else 1
-    return torch.cat([
-        torch.zeros(count, p.numel(), dtype=p.dtype) if g is None else g.reshape(count, -1)
-        for p, g in zip(parameters, grads, strict=True)
-    ], dim=1)
+    return torch.cat(
+        [
+            torch.zeros(count, p.numel(), dtype=p.dtype) if g is None else g.reshape(count, -1)
+            for p, g in zip(parameters, grads, strict=True)
+        ],
+        dim=1,
+    )
 
 
 def fresh(inputs: Any, draw: int) -> Any:

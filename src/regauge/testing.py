@@ -65,6 +65,7 @@ class Sample:
 
     def call(self, state: State) -> list[Tensor]:
         """The operator's results, as float64."""
+
         def given(name: str, x: Tensor) -> Tensor:
             y = state[name] if name in state else x
             return (torch.view_as_complex(y.contiguous()) if x.is_complex() else y).clone()
@@ -115,7 +116,9 @@ def check(rule: Rule, index: int, seed: int = 0) -> Report:
     f = values[out.id]
     size = sum(float((values[a.id] * 1.0).abs().sum()) for a in out.args) if not out.shape else 1.0
     change = max(float((run(graph, gauge.sample(s).apply(state))[out.id] - f).abs()) for s in range(seed, seed + 3))
-    return Report(rule.operator, index, error, change / max(size, 1e-300), gauge.dim, linear_dimension(rule, index, seed))
+    return Report(
+        rule.operator, index, error, change / max(size, 1e-300), gauge.dim, linear_dimension(rule, index, seed)
+    )
 
 
 def draw_sample(rule: Rule, index: int, seed: int) -> Sample:
@@ -132,7 +135,11 @@ def draw_sample(rule: Rule, index: int, seed: int) -> Sample:
 
     _mapped((args, kwargs), note)
     fixed = frozenset(
-        name for p in rule.statistics if p < len(args) and isinstance(args[p], Tensor) for name, x in state.items() if x is args[p]
+        name
+        for p in rule.statistics
+        if p < len(args) and isinstance(args[p], Tensor)
+        for name, x in state.items()
+        if x is args[p]
     )
     return Sample(target, tuple(args), kwargs, state, fixed)
 
@@ -167,7 +174,10 @@ def linear_dimension(rule: Rule, index: int, seed: int = 0) -> int | None:
     inner = [_neighbours(tuple(x.shape)) for x in first.state.values()]
     outer = [_neighbours(tuple(y.shape)) for y in results]
     nx, ny = sum(x.numel() for x in first.state.values()), sum(y.numel() for y in results)
-    pairs_x, pairs_y = _joined(inner, [x.numel() for x in first.state.values()]), _joined(outer, [y.numel() for y in results])
+    pairs_x, pairs_y = (
+        _joined(inner, [x.numel() for x in first.state.values()]),
+        _joined(outer, [y.numel() for y in results]),
+    )
     unknowns = len(pairs_x) + nx + len(pairs_y)
     if unknowns > LARGEST:
         return None

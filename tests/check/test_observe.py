@@ -36,12 +36,15 @@ def test_a_callable_chooses():
     assert list(observed(OUTPUT, lambda o: {"first": o.extras[0]})) == ["first"]
 
 
-@pytest.mark.parametrize("output, observe, match", [
-    (OUTPUT, "hidden", "not known"),
-    (torch.ones(2, dtype=torch.long), None, "no floating tensor"),
-    ({"a": torch.ones(2)}, "logits", "has no logits"),
-    ((torch.ones(2), object()), None, r"holds a object at \[1\]"),
-])
+@pytest.mark.parametrize(
+    "output, observe, match",
+    [
+        (OUTPUT, "hidden", "not known"),
+        (torch.ones(2, dtype=torch.long), None, "no floating tensor"),
+        ({"a": torch.ones(2)}, "logits", "has no logits"),
+        ((torch.ones(2), object()), None, r"holds a object at \[1\]"),
+    ],
+)
 def test_the_rest_is_refused(output, observe, match):
     with pytest.raises(InputError, match=match):
         observed(output, observe)

@@ -156,6 +156,7 @@ def test_models_without_parameters_are_refused():
     with pytest.raises(InputError, match="no floating parameters"):
         null_space(nn.ReLU(), ARGS)
     with pytest.raises(InputError, match="does not depend"):
+
         class Constant(nn.Module):
             def __init__(self):
                 super().__init__()

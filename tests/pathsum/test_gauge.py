@@ -119,9 +119,7 @@ def test_the_compiler_finds_the_redundancy_of_path_networks():
     assert bond.size == 5 and bond.dim == 5 and relu.dim == 5  # one scale per unit; their order is the discrete part
     assert "S5" in str(bond.group) and "R+" in str(bond.group)
     odd = redundancy(PathNetwork(5, "tanh"), lattice)
-    assert (
-        odd.dim == 0 and str(odd.bonds[0].group) == "Z2 wr S5"
-    )  # finite: signs and order
+    assert odd.dim == 0 and str(odd.bonds[0].group) == "Z2 wr S5"  # finite: signs and order
     torch.manual_seed(0)
     network = PathNetwork(3, "relu")
     with (

@@ -9,8 +9,15 @@ from regauge.checkpoint.shrink import config_nodes, cover, shrink_config
 def test_sizes_of_a_plain_decoder_differ_from_one_another():
     full = transformers.LlamaConfig(num_key_value_heads=8)
     small = shrink_config(full)
-    sizes = [small.hidden_size, small.intermediate_size, small.vocab_size, small.head_dim, small.num_attention_heads,
-             small.num_key_value_heads, small.max_position_embeddings]
+    sizes = [
+        small.hidden_size,
+        small.intermediate_size,
+        small.vocab_size,
+        small.head_dim,
+        small.num_attention_heads,
+        small.num_key_value_heads,
+        small.max_position_embeddings,
+    ]
     assert len(set(sizes)) == len(sizes)
     assert small.num_attention_heads * small.head_dim == small.hidden_size
     assert small.num_hidden_layers == 2 and small.use_cache is False
@@ -55,8 +62,12 @@ def test_nested_towers_get_widths_of_their_own_and_tokens_stay_in_the_vocabulary
     small = shrink_config(transformers.Gemma3Config())
     text, vision = small.text_config, small.vision_config
     assert text.hidden_size != vision.hidden_size
-    tokens = [v for n in config_nodes(small) for k, v in vars(n).items()
-              if k.endswith(("_token_id", "_token_index")) and isinstance(v, int)]
+    tokens = [
+        v
+        for n in config_nodes(small)
+        for k, v in vars(n).items()
+        if k.endswith(("_token_id", "_token_index")) and isinstance(v, int)
+    ]
     assert max(tokens) < text.vocab_size
 
 

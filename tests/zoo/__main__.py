@@ -39,8 +39,10 @@ def main() -> None:
             best = measure(case, call, options.seeds)
             flag = "" if best.nullity == case.dim else "  <-- NOT the formula"
             flag += "" if best.clear else "  UNCLEAR"
-            line += (f"  nullity {best.nullity:5} of {sum(best.sizes):5}  ({best.above:.0e} | {best.below:.0e})"
-                     f"  dead {int(best.dead.sum())}{flag}")
+            line += (
+                f"  nullity {best.nullity:5} of {sum(best.sizes):5}  ({best.above:.0e} | {best.below:.0e})"
+                f"  dead {int(best.dead.sum())}{flag}"
+            )
         if infer is not None:
             try:
                 gauge = infer(call.model, call.args, call.kwargs, observe=call.observe)

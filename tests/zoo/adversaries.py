@@ -31,8 +31,12 @@ def dense(model: nn.Module, width: int = 3, batch: int = 101) -> Call:
 
 
 add("shared-twice-relu", 5, lambda: dense(SharedTwice(F.relu)))
-add("shared-twice-relu-nobias", 5 + 1, lambda: dense(SharedTwice(F.relu, False)),
-    why="without biases W scales as a whole against the last layer")
+add(
+    "shared-twice-relu-nobias",
+    5 + 1,
+    lambda: dense(SharedTwice(F.relu, False)),
+    why="without biases W scales as a whole against the last layer",
+)
 add("shared-twice-square-nobias", 5 + 1, lambda: dense(SharedTwice(torch.square, False)))
 
 
@@ -50,8 +54,12 @@ class SharedSeen(nn.Module):
 
 
 add("shared-twice-linear-seen", 3 * 3 + 3, lambda: dense(SharedSeen(), 6))
-add("shared-twice-linear", 74 - (3 * 4 + 4), lambda: dense(SharedTwice(lambda x: x)),
-    why="the whole is one affine map from 3 to 4: everything else is redundant")
+add(
+    "shared-twice-linear",
+    74 - (3 * 4 + 4),
+    lambda: dense(SharedTwice(lambda x: x)),
+    why="the whole is one affine map from 3 to 4: everything else is redundant",
+)
 add("shared-twice-tanh", 0, lambda: dense(SharedTwice(torch.tanh)))
 
 
@@ -117,8 +125,9 @@ class LayerScale(nn.Module):
         super().__init__()
         self.enter, self.leave = nn.Linear(6, d), nn.Linear(d, 8)
         self.norms = nn.ModuleList(norm(d) for _ in range(2))
-        self.up, self.down = (nn.ModuleList(m) for m in ([nn.Linear(d, f) for _ in range(2)],
-                                                         [nn.Linear(f, d) for _ in range(2)]))
+        self.up, self.down = (
+            nn.ModuleList(m) for m in ([nn.Linear(d, f) for _ in range(2)], [nn.Linear(f, d) for _ in range(2)])
+        )
         self.scale = nn.ParameterList(torch.ones(d) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,17 +196,26 @@ class ConstantMapRelu(nn.Module):
         return self.b(F.relu(F.linear(self.a(x), self.matrix)))
 
 
-add("constant-map-relu", 4, lambda: dense(ConstantMapRelu(of_rank(4, 4)), 7),
-    why="a regular map is absorbed by the first layer: one scale for each unit behind it")
-add("softmax-output", 7 + 1, lambda: dense(nn.Sequential(nn.Linear(7, 4), nn.Softmax(-1)), 7),
-    why="softmax as output: all rows and biases += u")
+add(
+    "constant-map-relu",
+    4,
+    lambda: dense(ConstantMapRelu(of_rank(4, 4)), 7),
+    why="a regular map is absorbed by the first layer: one scale for each unit behind it",
+)
+add(
+    "softmax-output",
+    7 + 1,
+    lambda: dense(nn.Sequential(nn.Linear(7, 4), nn.Softmax(-1)), 7),
+    why="softmax as output: all rows and biases += u",
+)
 
 
 class QKNorm(nn.Module):
     """Attention with norms on queries and keys, rotary positions and grouped queries."""
 
-    def __init__(self, rotary: bool = True, eps: float = 1e-5, d: int = 7, heads: int = 4, groups: int = 2,
-                 dh: int = 4):
+    def __init__(
+        self, rotary: bool = True, eps: float = 1e-5, d: int = 7, heads: int = 4, groups: int = 2, dh: int = 4
+    ):
         super().__init__()
         self.heads, self.groups, self.dh, self.rotary = heads, groups, dh, rotary
         self.q, self.k = nn.Linear(d, heads * dh, bias=False), nn.Linear(d, groups * dh, bias=False)
@@ -253,10 +271,18 @@ def language(model: nn.Module, observe: str = "logits", v: int = 13) -> Call:
 
 add("tied-rmsnorm", 5, lambda: language(TiedLanguage()))
 add("tied-rmsnorm-positions", 5, lambda: language(TiedLanguage(positions=7)))
-add("tied-rmsnorm-positions-probabilities", 5 + 5, lambda: language(TiedLanguage(positions=7), "probabilities"),
-    why="all tokens shift against all positions: every logit of a position moves alike")
-add("tied-no-final", 5 + 5 * 4 // 2, lambda: language(TiedLanguage(final=False)),
-    why="without a final gain the tie keeps O(d)")
+add(
+    "tied-rmsnorm-positions-probabilities",
+    5 + 5,
+    lambda: language(TiedLanguage(positions=7), "probabilities"),
+    why="all tokens shift against all positions: every logit of a position moves alike",
+)
+add(
+    "tied-no-final",
+    5 + 5 * 4 // 2,
+    lambda: language(TiedLanguage(final=False)),
+    why="without a final gain the tie keeps O(d)",
+)
 add("tied-layernorm-positions", 5 + 5 + 7 + (7 + 1) + 7, lambda: language(TiedLanguage(nn.LayerNorm, positions=7)))
 
 
@@ -277,8 +303,12 @@ class FinalLayerNorm(nn.Module):
 # gain and shift, O(d - 1), the mean of each row; with a bias also one direction for each row of the head
 add("final-layernorm-nobias", 2 * 5 + 4 * 3 // 2 + 13, lambda: language(FinalLayerNorm(False)))
 add("final-layernorm-bias", 2 * 5 + 4 * 3 // 2 + 13 + 11, lambda: language(FinalLayerNorm(True)))
-add("final-layernorm-bare-reader", 2 * 5 + 11 + 5 + 1, lambda: language(FinalLayerNorm(True, True)),
-    why="x += 1 (l.x + c) for any l, c: the norm does not see it, the bare reader undoes it")
+add(
+    "final-layernorm-bare-reader",
+    2 * 5 + 11 + 5 + 1,
+    lambda: language(FinalLayerNorm(True, True)),
+    why="x += 1 (l.x + c) for any l, c: the norm does not see it, the bare reader undoes it",
+)
 
 
 class UnreadRows(nn.Module):
@@ -292,8 +322,12 @@ class UnreadRows(nn.Module):
         return self.out(torch.tanh(self.embed(ids) + self.positions.weight[: ids.shape[1]]))
 
 
-add("unread-rows", 5 + 4 * 5, lambda: Call(UnreadRows(), (tokens(13, 5, 7),)),
-    why="tokens against positions d; 4 rows that are never read")
+add(
+    "unread-rows",
+    5 + 4 * 5,
+    lambda: Call(UnreadRows(), (tokens(13, 5, 7),)),
+    why="tokens against positions d; 4 rows that are never read",
+)
 
 
 class MergedHeads(nn.Module):
@@ -326,8 +360,15 @@ class InterleavedQKV(nn.Module):
         b, t, _ = x.shape
         q, k, v = self.packed(x).view(b, t, self.heads, 3 * self.dh).transpose(1, 2).chunk(3, -1)
         angle = torch.arange(t, dtype=x.dtype)[:, None] * 0.7
-        turn = lambda z: torch.cat([z[..., : self.r] * angle.cos() + half_turned(z[..., : self.r]) * angle.sin(),  # noqa: E731
-                                    z[..., self.r:]], -1)
+        turn = (
+            lambda z: torch.cat(
+                [
+                    z[..., : self.r] * angle.cos() + half_turned(z[..., : self.r]) * angle.sin(),  # noqa: E731
+                    z[..., self.r :],
+                ],
+                -1,
+            )
+        )
         y = torch.softmax(turn(q) @ turn(k).transpose(-1, -2) / math.sqrt(self.dh), -1) @ v
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
@@ -380,9 +421,15 @@ class SumFeatures(nn.Module):
         return torch.cat([self.b(h), total], -1) if self.both else total
 
 
-add("sum-features-linear", 4 * 3 + 3, lambda: dense(SumFeatures(lambda x: x, True), 7),
-    why="GL fixing the ones, and translations along what the ones do not see")
+add(
+    "sum-features-linear",
+    4 * 3 + 3,
+    lambda: dense(SumFeatures(lambda x: x, True), 7),
+    why="GL fixing the ones, and translations along what the ones do not see",
+)
 add("sum-features-relu", 0, lambda: dense(SumFeatures(F.relu, True), 7))
+
+
 class SumFeaturesOnly(nn.Module):
     def __init__(self):
         super().__init__()

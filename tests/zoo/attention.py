@@ -14,8 +14,17 @@ from tests.zoo.registry import Call, add, case, floats
 class Attention(nn.Module):
     """x (batch, time, d) -> (batch, time, d): H heads of size dk for queries and keys, dv for values."""
 
-    def __init__(self, d: int, heads: int, dk: int, dv: int, normalise, bias: str = "", kv_heads: int | None = None,
-                 fused: bool = False):
+    def __init__(
+        self,
+        d: int,
+        heads: int,
+        dk: int,
+        dv: int,
+        normalise,
+        bias: str = "",
+        kv_heads: int | None = None,
+        fused: bool = False,
+    ):
         super().__init__()
         self.heads, self.groups, self.dk, self.dv = heads, kv_heads or heads, dk, dv
         self.normalise, self.fused = normalise, fused
@@ -53,14 +62,22 @@ add("attn-softmax-bias", 2 * (9 + 9 + 3 + 3), lambda: attention(7, 2, 3, 3, soft
 add("attn-softmax-bias-fused", 2 * (9 + 9 + 3 + 3), lambda: attention(7, 2, 3, 3, softmax, bias="qkvo", fused=True))
 add("attn-softmax-key-bias", 2 * (9 + 9 + 3), lambda: attention(7, 2, 3, 3, softmax, bias="k"))
 add("attn-softmax-value-bias", 2 * (9 + 9), lambda: attention(7, 2, 3, 3, softmax, bias="v"))
-add("attn-softmax-value-bias-wide", 3 * (9 + 9) + max(0, 3 * 3 - 7),
-    lambda: attention(7, 3, 3, 3, softmax, bias="v"), why="value biases beyond the width of the output")
+add(
+    "attn-softmax-value-bias-wide",
+    3 * (9 + 9) + max(0, 3 * 3 - 7),
+    lambda: attention(7, 3, 3, 3, softmax, bias="v"),
+    why="value biases beyond the width of the output",
+)
 add("attn-softmax-gqa", 2 * (9 + 9), lambda: attention(7, 4, 3, 3, softmax, kv_heads=2))
 add("attn-softmax-gqa-fused", 2 * (9 + 9), lambda: attention(7, 4, 3, 3, softmax, kv_heads=2, fused=True))
 add("attn-softmax-mqa-bias", 9 + 9 + 3 + 3, lambda: attention(7, 3, 3, 3, softmax, bias="qkvo", kv_heads=1))
 add("attn-softmax-gqa-value-bias", 2 * (9 + 9), lambda: attention(7, 4, 3, 3, softmax, bias="v", kv_heads=2))
-add("attn-wide-keys", 2 * (2 * 4 * 6 - 16 + 9), lambda: attention(4, 2, 6, 3, softmax),
-    why="dk > d: 2 d dk - d^2 per head")
+add(
+    "attn-wide-keys",
+    2 * (2 * 4 * 6 - 16 + 9),
+    lambda: attention(4, 2, 6, 3, softmax),
+    why="dk > d: 2 d dk - d^2 per head",
+)
 add("attn-sigmoid", 2 * (9 + 9), lambda: attention(7, 2, 3, 3, torch.sigmoid))
 add("attn-relu", 2 * (9 + 9 + 1), lambda: attention(7, 2, 3, 3, torch.relu))
 add("attn-relu-bias", 2 * (9 + 9 + 1), lambda: attention(7, 2, 3, 3, torch.relu, bias="qkvo"))
@@ -109,8 +126,11 @@ class CrossMHA(nn.Module):
         return self.attention(x, memory, values, need_weights=True)
 
 
-add("mha-cross-weights", 2 * (9 + 9 + 3 + 3),
-    lambda: Call(CrossMHA(), (floats(3, 11, 6), floats(3, 13, 5), floats(3, 13, 7))))
+add(
+    "mha-cross-weights",
+    2 * (9 + 9 + 3 + 3),
+    lambda: Call(CrossMHA(), (floats(3, 11, 6), floats(3, 13, 5), floats(3, 13, 7))),
+)
 
 
 def encoder(pre: bool, activation: str, d: int = 6, heads: int = 2, f: int = 7) -> Call:
@@ -124,8 +144,11 @@ for _act, _p in (("relu", 1), ("gelu", 0)):
     add(f"encoder-post-{_act}", _qkvo + (6 + 1) + (7 + 1) + 6 + 7 + 7 * _p, lambda a=_act: encoder(False, a))
 
 
-@case("encoder-stack", 2 * (2 * (2 * 9 + 2 * 3) + (6 + 1) + (7 + 1) + 6 + 7) + 3 * 6 + 6,
-      why="the second layer also reads a normalised stream: 3 d more, and its entering shift d")
+@case(
+    "encoder-stack",
+    2 * (2 * (2 * 9 + 2 * 3) + (6 + 1) + (7 + 1) + 6 + 7) + 3 * 6 + 6,
+    why="the second layer also reads a normalised stream: 3 d more, and its entering shift d",
+)
 def encoder_stack() -> Call:
     layer = nn.TransformerEncoderLayer(6, 2, 7, 0.0, "gelu", batch_first=True)
     return Call(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval(), (floats(3, 11, 6),))

@@ -18,14 +18,20 @@ for _name, _act, _p in (("relu", nn.ReLU, 1), ("silu", nn.SiLU, 0)):
     for _bias in (False, True):
         _tag = f"{_name}{'-bias' if _bias else ''}"
         # weight against gain, convolution bias against shift, the activation
-        add(f"conv-bn-eval-{_tag}", 5 * (1 + _bias + _p),
-            lambda a=_act, b=_bias: normed(nn.BatchNorm2d, a, b))
-        add(f"conv-bn-train-{_tag}", 5 * (_bias + _p),
-            lambda a=_act, b=_bias: normed(nn.BatchNorm2d, a, b, train=True))
-add("conv-groupnorm", 1, lambda: normed(lambda n: nn.GroupNorm(1, n), nn.SiLU, True),
-    why="the mean of the convolution's bias, once for each group")
-add("conv-groupnorm-per-channel", 5 + 5, lambda: normed(lambda n: nn.GroupNorm(n, n), nn.ReLU, True),
-    why="one channel a group: each bias is subtracted; each gain and shift against the next filter")
+        add(f"conv-bn-eval-{_tag}", 5 * (1 + _bias + _p), lambda a=_act, b=_bias: normed(nn.BatchNorm2d, a, b))
+        add(f"conv-bn-train-{_tag}", 5 * (_bias + _p), lambda a=_act, b=_bias: normed(nn.BatchNorm2d, a, b, train=True))
+add(
+    "conv-groupnorm",
+    1,
+    lambda: normed(lambda n: nn.GroupNorm(1, n), nn.SiLU, True),
+    why="the mean of the convolution's bias, once for each group",
+)
+add(
+    "conv-groupnorm-per-channel",
+    5 + 5,
+    lambda: normed(lambda n: nn.GroupNorm(n, n), nn.ReLU, True),
+    why="one channel a group: each bias is subtracted; each gain and shift against the next filter",
+)
 add("conv-plain", 5, lambda: normed(lambda n: nn.Identity(), nn.ReLU, True))
 
 
@@ -142,8 +148,12 @@ class SqueezeExcite(nn.Module):
 
 
 add("squeeze-excite", 5 + 2, lambda: Call(SqueezeExcite(), (floats(23, 3, 7, 8),)))
-add("squeeze-excite-linear", 5 + 2, lambda: Call(SqueezeExcite(lambda x: x), (floats(23, 3, 7, 8),)),
-    why="the gate keeps the channels apart though nothing else does")
+add(
+    "squeeze-excite-linear",
+    5 + 2,
+    lambda: Call(SqueezeExcite(lambda x: x), (floats(23, 3, 7, 8),)),
+    why="the gate keeps the channels apart though nothing else does",
+)
 
 
 class BasicBlock(nn.Module):

@@ -42,10 +42,22 @@ def linear_chain(widths: tuple[int, ...], bias: bool = True) -> int:
     return held - rank * (inputs + outputs - rank) - bias * outputs
 
 
-HOMOGENEOUS = {"relu": nn.ReLU, "leaky": lambda: nn.LeakyReLU(0.1), "prelu": nn.PReLU,
-               "square": lambda: Apply(square), "relu2": lambda: Apply(relu_squared)}
-RIGID = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU,
-         "softplus": nn.Softplus, "sin": lambda: Apply(torch.sin)}
+HOMOGENEOUS = {
+    "relu": nn.ReLU,
+    "leaky": lambda: nn.LeakyReLU(0.1),
+    "prelu": nn.PReLU,
+    "square": lambda: Apply(square),
+    "relu2": lambda: Apply(relu_squared),
+}
+RIGID = {
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+    "sin": lambda: Apply(torch.sin),
+}
 WIDTHS = (5, 7, 6, 3)
 
 for _bias in (True, False):
@@ -55,19 +67,35 @@ for _bias in (True, False):
     for _name, _act in RIGID.items():
         add(f"mlp-{_name}{_tag}", 0, lambda a=_act, b=_bias: Call(mlp(WIDTHS, a, b), (floats(23, 5),)))
     for _name, _widths in {"narrow": (6, 3, 7), "wide": (5, 7, 6, 3), "bottleneck": (7, 4, 2, 5, 6)}.items():
-        add(f"linear-{_name}{_tag}", linear_chain(_widths, _bias),
-            lambda w=_widths, b=_bias: Call(mlp(w, nn.Identity, b), (floats(23, w[0]),)))
+        add(
+            f"linear-{_name}{_tag}",
+            linear_chain(_widths, _bias),
+            lambda w=_widths, b=_bias: Call(mlp(w, nn.Identity, b), (floats(23, w[0]),)),
+        )
 add("mlp-relu-wide", 17, lambda: Call(mlp((3, 17, 2), nn.ReLU), (floats(23, 3),)))
 add("mlp-leaky-deep", 3 * 6, lambda: Call(mlp((5, 6, 6, 6, 3), lambda: nn.LeakyReLU(0.2)), (floats(101, 5),)))
-add("mlp-tanh-linear-tail", 3 * 3 + 3, lambda: Call(
-    nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3), nn.Linear(3, 6)), (floats(23, 5),)))
+add(
+    "mlp-tanh-linear-tail",
+    3 * 3 + 3,
+    lambda: Call(nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3), nn.Linear(3, 6)), (floats(23, 5),)),
+)
 
 
 class Residual(nn.Module):
     """in -> stream -> (+ MLP) x blocks -> [norm] -> out."""
 
-    def __init__(self, d_in: int, d: int, f: int, d_out: int, blocks: int = 2, norm=None, bias: bool = True,
-                 activation=F.relu, final: bool = True):
+    def __init__(
+        self,
+        d_in: int,
+        d: int,
+        f: int,
+        d_out: int,
+        blocks: int = 2,
+        norm=None,
+        bias: bool = True,
+        activation=F.relu,
+        final: bool = True,
+    ):
         super().__init__()
         self.enter = nn.Linear(d_in, d, bias=bias)
         self.norms = nn.ModuleList((norm or (lambda _: nn.Identity()))(d) for _ in range(blocks))
@@ -104,14 +132,23 @@ add("res-none", 6 * 6 + 3 * 6 + 2 * 9, lambda: residual(7, 6, 9, 8))
 add("res-none-nobias", 6 * 6 + 2 * 9, lambda: residual(7, 6, 9, 8, bias=False))
 # gains d each; shifts d each (all readers have biases); a direction for each row that reads a normalised value; the
 # mean: per input column and bias of each writer; O(d - 1)
-add("res-layernorm", 3 * 6 + 3 * 6 + (2 * 9 + 8) + (8 + 2 * 10) + 5 * 4 // 2 + 2 * 9,
-    lambda: residual(7, 6, 9, 8, norm=nn.LayerNorm))
+add(
+    "res-layernorm",
+    3 * 6 + 3 * 6 + (2 * 9 + 8) + (8 + 2 * 10) + 5 * 4 // 2 + 2 * 9,
+    lambda: residual(7, 6, 9, 8, norm=nn.LayerNorm),
+)
 add("res-rmsnorm", 3 * 6 + 6 * 5 // 2 + 2 * 9, lambda: residual(7, 6, 9, 8, norm=RMSNorm))
 add("res-rmsnorm-nobias", 3 * 6 + 6 * 5 // 2 + 2 * 9, lambda: residual(7, 6, 9, 8, norm=RMSNorm, bias=False))
-add("res-rmsnorm-module", 3 * 6 + 6 * 5 // 2 + 2 * 9,
-    lambda: residual(7, 6, 9, 8, norm=lambda d: nn.RMSNorm(d, eps=1e-5)))
-add("res-layernorm-gelu", 3 * 6 + 3 * 6 + (2 * 9 + 8) + (8 + 2 * 10) + 5 * 4 // 2,
-    lambda: residual(7, 6, 9, 8, norm=nn.LayerNorm, activation=F.gelu))
+add(
+    "res-rmsnorm-module",
+    3 * 6 + 6 * 5 // 2 + 2 * 9,
+    lambda: residual(7, 6, 9, 8, norm=lambda d: nn.RMSNorm(d, eps=1e-5)),
+)
+add(
+    "res-layernorm-gelu",
+    3 * 6 + 3 * 6 + (2 * 9 + 8) + (8 + 2 * 10) + 5 * 4 // 2,
+    lambda: residual(7, 6, 9, 8, norm=nn.LayerNorm, activation=F.gelu),
+)
 
 
 class Gated(nn.Module):
@@ -126,11 +163,19 @@ class Gated(nn.Module):
         return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
-for _name, _act, _each in (("swiglu", F.silu, 1), ("geglu", F.gelu, 1), ("glu", torch.sigmoid, 1),
-                           ("reglu", F.relu, 2), ("bilinear", Apply(lambda x: x), 2)):
+for _name, _act, _each in (
+    ("swiglu", F.silu, 1),
+    ("geglu", F.gelu, 1),
+    ("glu", torch.sigmoid, 1),
+    ("reglu", F.relu, 2),
+    ("bilinear", Apply(lambda x: x), 2),
+):
     for _bias in (False, True):
-        add(f"{_name}{'-bias' if _bias else ''}", _each * 7,
-            lambda a=_act, b=_bias: Call(Gated(a, 8, 7, 6, b), (floats(23, 8),)))
+        add(
+            f"{_name}{'-bias' if _bias else ''}",
+            _each * 7,
+            lambda a=_act, b=_bias: Call(Gated(a, 8, 7, 6, b), (floats(23, 8),)),
+        )
 
 
 class Adapted(nn.Module):

@@ -57,4 +57,7 @@ ONE_ROUTE: dict[str, str] = {
     "gpt2-tied": "the decomposed program views a tensor that is not contiguous",
     "lstm-nobias": "signs are lost in the expanded cell",
     "learned-queries": "the count of directions beyond a rank differs",
+    "conv-flatten-linear": "aten.max_pool2d_with_indices has no rule",
+    "resnet-basic": "aten.max_pool2d_with_indices has no rule",
+    "resnet-bottleneck": "aten.max_pool2d_with_indices has no rule",
 }

@@ -70,5 +70,9 @@ def unrolled(activation, **options) -> Call:
 add("unrolled-relu", 5, lambda: unrolled(torch.relu))
 add("unrolled-tanh", 0, lambda: unrolled(torch.tanh))
 add("unrolled-linear", 3 * 3 + 3, lambda: unrolled(lambda h: h, d=3))
-add("unrolled-square", 5, lambda: unrolled(torch.square),
-    why="A scales by s_i / s_j^2: every unit is free though it is squared at every step")
+add(
+    "unrolled-square",
+    5,
+    lambda: unrolled(torch.square),
+    why="A scales by s_i / s_j^2: every unit is free though it is squared at every step",
+)

@@ -9,14 +9,23 @@ from tests.zoo.registry import Call, add, floats
 
 def vit() -> Call:
     config = transformers.ViTConfig(
-        hidden_size=6, num_hidden_layers=2, num_attention_heads=2, intermediate_size=11, image_size=8, patch_size=4,
-        num_channels=3, num_labels=5, layer_norm_eps=1e-5)
+        hidden_size=6,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=11,
+        image_size=8,
+        patch_size=4,
+        num_channels=3,
+        num_labels=5,
+        layer_norm_eps=1e-5,
+    )
     return Call(transformers.ViTForImageClassification(config).eval(), (floats(7, 3, 8, 8),), {}, "logits")
 
 
 def resnet(layer_type: str, stem: int, hidden: list[int]) -> Call:
     config = transformers.ResNetConfig(
-        num_channels=3, embedding_size=stem, hidden_sizes=hidden, depths=[1, 1], layer_type=layer_type, num_labels=5)
+        num_channels=3, embedding_size=stem, hidden_sizes=hidden, depths=[1, 1], layer_type=layer_type, num_labels=5
+    )
     network = transformers.ResNetForImageClassification(config).eval()
     return Call(network, (floats(11, 3, 20, 22),), {}, "logits")
 

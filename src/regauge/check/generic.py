@@ -89,8 +89,10 @@ def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
     beside all biases: a ReLU behind a pool or deep in a net is seen on both sides of its kink.
     """
     rank = len(shape)
-    grains = [torch.randn((*shape[:k], *([1] * (rank - k))), generator=generator, dtype=torch.float64)
-              for k in range(1, rank + 1)]
+    grains = [
+        torch.randn((*shape[:k], *([1] * (rank - k))), generator=generator, dtype=torch.float64)
+        for k in range(1, rank + 1)
+    ]
     amplitude = torch.exp(torch.randn((*shape[:1], *([1] * (rank - 1))), generator=generator, dtype=torch.float64))
     return amplitude * sum(grains, torch.zeros(shape, dtype=torch.float64)) / max(rank, 1) ** 0.5
 

@@ -75,8 +75,15 @@ class NullSpace:
         return tuple(n - _rank(block) for n, block in zip(self.sizes, blocks, strict=True))
 
 
-def null_space(model: nn.Module, args: tuple, kwargs: dict | None = None, *, observe: Observe = None, seed: int = 0,
-               leaks: bool = False) -> NullSpace:
+def null_space(
+    model: nn.Module,
+    args: tuple,
+    kwargs: dict | None = None,
+    *,
+    observe: Observe = None,
+    seed: int = 0,
+    leaks: bool = False,
+) -> NullSpace:
     """Measure the null space of J at random parameters and inputs.
 
     The parameters' values are replaced (their shapes, ties and the model's mode are kept), inputs are drawn anew in the
@@ -110,8 +117,15 @@ def null_space(model: nn.Module, args: tuple, kwargs: dict | None = None, *, obs
         raise InputError("the observed output does not depend on any parameter")
     values = split.values()
     return NullSpace(
-        names=tuple(named), sizes=tuple(p.numel() for p in named.values()), nullity=total - split.rank,
-        above=values[3], below=values[4], spectrum=values, jacobian=jacobian, basis=split.basis, scale=split.scale,
+        names=tuple(named),
+        sizes=tuple(p.numel() for p in named.values()),
+        nullity=total - split.rank,
+        above=values[3],
+        below=values[4],
+        spectrum=values,
+        jacobian=jacobian,
+        basis=split.basis,
+        scale=split.scale,
         point={n: t.detach().clone() for n, t in twin.state_dict().items()},
     )
 
@@ -180,8 +194,16 @@ def _smallest(r: Tensor, count: int, steps: int = 4) -> Tensor:
     return torch.linalg.svdvals(r @ block)[-count:]
 
 
-def _rows(model: nn.Module, named: dict[str, Tensor], args: tuple, kwargs: dict, observe: Observe, leaks: bool,
-          generator: torch.Generator, total: int) -> Tensor:
+def _rows(
+    model: nn.Module,
+    named: dict[str, Tensor],
+    args: tuple,
+    kwargs: dict,
+    observe: Observe,
+    leaks: bool,
+    generator: torch.Generator,
+    total: int,
+) -> Tensor:
     """J's rows for one batch of inputs, (m, P): random combinations of the outputs, or all outputs if they are few."""
     args, kwargs = resample((args, kwargs), generator)
     # the backward pass needs no lift: it follows the dtypes that the forward pass really had
@@ -218,8 +240,10 @@ def _pull(flat: Tensor, named: dict[str, Tensor], cotangents: Tensor) -> Tensor:
     except RuntimeError:
         each = [torch.autograd.grad(flat, parameters, c, **options) for c in cotangents]
         grads = tuple(None if g[0] is None else torch.stack(g) for g in zip(*each, strict=True))
-    pieces = [torch.zeros(len(cotangents), p.numel(), dtype=torch.float64) if g is None else g.reshape(len(g), -1)
-              for p, g in zip(parameters, grads, strict=True)]
+    pieces = [
+        torch.zeros(len(cotangents), p.numel(), dtype=torch.float64) if g is None else g.reshape(len(g), -1)
+        for p, g in zip(parameters, grads, strict=True)
+    ]
     return torch.cat(pieces, 1).detach()
 
 

@@ -74,8 +74,18 @@ def lifted() -> Iterator[None]:
 
 
 STABILISED = frozenset(
-    {"layer_norm", "batch_norm", "group_norm", "instance_norm", "rms_norm",
-     "add", "add_", "__add__", "__radd__", "__iadd__"}
+    {
+        "layer_norm",
+        "batch_norm",
+        "group_norm",
+        "instance_norm",
+        "rms_norm",
+        "add",
+        "add_",
+        "__add__",
+        "__radd__",
+        "__iadd__",
+    }
 )
 TINY, PLAIN = 1e-3, 3e-2
 SLOPE = 0.7

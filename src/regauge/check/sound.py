@@ -85,8 +85,17 @@ class Soundness:
     __repr__ = __str__
 
 
-def sound(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None, *, seeds: Sequence[int] = (0, 1, 2),
-          observe: Observe = None, rtol: float = 1e-9, progress: Callable[[str], None] | None = None) -> Soundness:
+def sound(
+    model: nn.Module,
+    args: tuple,
+    gauge: Any,
+    kwargs: dict | None = None,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    observe: Observe = None,
+    rtol: float = 1e-9,
+    progress: Callable[[str], None] | None = None,
+) -> Soundness:
     """Apply sampled elements of `gauge` to the model's weights and compare the observed outputs.
 
     The model itself is not touched; ties and train/eval mode are kept. `observe` as in `infer`. `progress` is told
@@ -122,12 +131,14 @@ def sound(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None,
     native, floor, dtype, culprit = _native(model, (args, kwargs), gauge, observe, seeds, tell)
     if error <= rtol and native > MARGIN * floor:
         worst = culprit
-    return Soundness(error, rtol, native, floor, dtype, control if moved else 0.0, move, worst, tuple(seeds), moved,
-                     len(theta))
+    return Soundness(
+        error, rtol, native, floor, dtype, control if moved else 0.0, move, worst, tuple(seeds), moved, len(theta)
+    )
 
 
-def _native(model: nn.Module, inputs: tuple, gauge: Any, observe: Observe, seeds: Sequence[int],
-            tell: Callable[[str], None]) -> tuple[float, float, str, str]:
+def _native(
+    model: nn.Module, inputs: tuple, gauge: Any, observe: Observe, seeds: Sequence[int], tell: Callable[[str], None]
+) -> tuple[float, float, str, str]:
     """(error, floor, dtype, worst output) in the model's own dtype."""
     twin = copy.deepcopy(model).requires_grad_(False)
     theta = _snapshot(twin)
@@ -219,8 +230,10 @@ def _checked(image: State, theta: State) -> State:
         raise CheckError(f"apply changed the keys: {sorted(image.keys() ^ theta.keys())[:5]}")
     for name, tensor in theta.items():
         if image[name].shape != tensor.shape or image[name].dtype != tensor.dtype:
-            raise CheckError(f"apply changed `{name}` from {tuple(tensor.shape)} {tensor.dtype} to "
-                             f"{tuple(image[name].shape)} {image[name].dtype}")
+            raise CheckError(
+                f"apply changed `{name}` from {tuple(tensor.shape)} {tensor.dtype} to "
+                f"{tuple(image[name].shape)} {image[name].dtype}"
+            )
     first: dict[tuple, str] = {}
     for name, tensor in theta.items():
         twin = first.setdefault(_place(tensor), name)
@@ -250,8 +263,9 @@ def _distance(outputs: Outputs, base: Outputs) -> tuple[float, str]:
 def _require_finite(theta: State) -> None:
     for name, tensor in theta.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputError(f"`{name}` holds NaN or infinity: the file is damaged or training diverged; "
-                             "no function can be compared")
+            raise InputError(
+                f"`{name}` holds NaN or infinity: the file is damaged or training diverged; no function can be compared"
+            )
 
 
 def _short(dtype: torch.dtype) -> str:

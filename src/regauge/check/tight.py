@@ -1,6 +1,6 @@
 """Tight: no symmetry is missed. The gauge's dimension against the nullity of the Jacobian, at generic parameters.
 
-    dim(gauge) <= nullity(J)   always, if the gauge is sound;   equality: the inferred group is everything.
+dim(gauge) <= nullity(J)   always, if the gauge is sound;   equality: the inferred group is everything.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ class Tightness:
         return self
 
     def __str__(self) -> str:
-        lines = [self._verdict(), f"  nullity {self.nullity} of {self.parameters} parameters "
-                 f"(singular values {self.above:.1e} | {self.below:.1e} around the cut; by seed {self.nullities})"]
+        lines = [
+            self._verdict(),
+            f"  nullity {self.nullity} of {self.parameters} parameters "
+            f"(singular values {self.above:.1e} | {self.below:.1e} around the cut; by seed {self.nullities})",
+        ]
         if self.dead:
             rows = ", ".join(f"{s.parameter} {s.dead}" for s in self.shares if s.dead)
             lines.append(f"  {self.dead} of these are entries that the function never reads: {rows}")
@@ -76,26 +79,40 @@ class Tightness:
             lines.append(f"  where the {what} lie:")
             width = max(len(s.parameter) for s in self.shares)
             worst = sorted(self.shares, key=lambda s: -s.unexplained)[:12]
-            lines += [f"    {s.parameter:{width}}  {s.unexplained:7.2f}   alone {s.alone}" for s in worst
-                      if s.unexplained > 0.005]
+            lines += [
+                f"    {s.parameter:{width}}  {s.unexplained:7.2f}   alone {s.alone}"
+                for s in worst
+                if s.unexplained > 0.005
+            ]
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _verdict(self) -> str:
         if not self.clear:
-            return (f"tight: unclear. No gap in the singular values ({self.above:.1e} | {self.below:.1e}): "
-                    "try other seeds or a larger model")
+            return (
+                f"tight: unclear. No gap in the singular values ({self.above:.1e} | {self.below:.1e}): "
+                "try other seeds or a larger model"
+            )
         if self.gap == 0:
             return f"tight: dimension {self.dim} = nullity"
         if self.gap < 0:
-            return (f"tight: NOT sound. The gauge claims {self.dim} dimensions, only {self.nullity} leave the function "
-                    "unchanged")
+            return (
+                f"tight: NOT sound. The gauge claims {self.dim} dimensions, only {self.nullity} leave the function "
+                "unchanged"
+            )
         return f"tight: {self.gap} missing. The gauge has {self.dim} dimensions, the function {self.nullity}"
 
 
-def tight(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None, *, observe: Observe = None,
-          seeds: Sequence[int] = (0, 1, 2)) -> Tightness:
+def tight(
+    model: nn.Module,
+    args: tuple,
+    gauge: Any,
+    kwargs: dict | None = None,
+    *,
+    observe: Observe = None,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> Tightness:
     """Compare `gauge.dim` with the measured nullity of d outputs / d parameters.
 
     `model` is a small model (thousands of parameters, cost cubic in them); its values do not matter, since they are
@@ -129,8 +146,9 @@ def tight(model: nn.Module, args: tuple, gauge: Any, kwargs: dict | None = None,
         below=best.below,
         clear=best.clear,
         explained=tangents is not None,
-        shares=tuple(Share(n, size, alone, int(d.sum()), float(m.sum())) for n, size, alone, d, m in rows
-                     if n not in unread),
+        shares=tuple(
+            Share(n, size, alone, int(d.sum()), float(m.sum())) for n, size, alone, d, m in rows if n not in unread
+        ),
     )
 
 

@@ -32,13 +32,17 @@ POSITION_FIELD = re.compile(
     r"(max_position_embeddings|^n_positions$|^n_ctx$|max_seq_len|model_max_length|context_length|"
     r"max_(source|target)_positions|max_position|max_seqlen|max_sequence_length|max_text_len)"
 )
-WINDOW_FIELD = re.compile(r"(sliding_window(_size)?|attention_window_size|attention_chunk_size|local_attention|"
-                          r"local_attention_window_len|window_size|swa_window)$")
+WINDOW_FIELD = re.compile(
+    r"(sliding_window(_size)?|attention_window_size|attention_chunk_size|local_attention|"
+    r"local_attention_window_len|window_size|swa_window)$"
+)
 RANK_FIELD = re.compile(r"(lora_rank|_rank|^rank|lowrank|time_step_rank|^d_rel$)")
 STATE_FIELD = re.compile(r"(d_state|state_size)$")
 CHUNK_FIELD = re.compile(r"(chunk_size|chunk_length)$")
-PERIOD_FIELD = re.compile(r"(_period|_interval|_every_n_layers|_freq|_frequency|sparse_step|layer_step|"
-                          r"layer_group_size|rescale_every|sliding_window_pattern)$")
+PERIOD_FIELD = re.compile(
+    r"(_period|_interval|_every_n_layers|_freq|_frequency|sparse_step|layer_step|"
+    r"layer_group_size|rescale_every|sliding_window_pattern)$"
+)
 DENSE_FIRST_FIELD = re.compile(r"^(first_k_dense_replace|num_dense_layers|num_first_dense_layers)$")
 BUCKET_FIELD = re.compile(r"(num_buckets|attention_num_buckets|num_position_embeddings|rel_extent|max_distance)$")
 STAGE_FIELD = re.compile(r"(depths|hidden_sizes|num_heads|kernel|stride|conv_dim|channel|layers_ind)")

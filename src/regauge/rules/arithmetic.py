@@ -55,7 +55,9 @@ def negative(b: Builder, x: Value) -> Value:
 
 
 @rule("aten.mul.Scalar", samples=lambda t: [(t(3, 5), 0.5), (t(3, 5), 0)])
-@rule("aten.mul.Tensor", "aten.multiply.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)])
+@rule(
+    "aten.mul.Tensor", "aten.multiply.Tensor", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5)), (t(3, 5), 0.5)]
+)
 def multiply(b: Builder, x: Operand, y: Operand) -> Value:
     if is_number(y):
         return b.scale(x, float(y)) if y != 0 else b.zeros(x.shape)  # type: ignore[arg-type,union-attr]
@@ -89,7 +91,13 @@ for _name in ("remainder", "fmod"):
 _whole("aten.floor_divide.default", False)
 
 
-@rule("aten.div.Tensor_mode", samples=lambda t: [((3 * t(3, 5), t(5).abs() + 0.5), dict(rounding_mode="floor")), ((3 * t(3, 5), t(5).abs() + 0.5), dict(rounding_mode="trunc"))])
+@rule(
+    "aten.div.Tensor_mode",
+    samples=lambda t: [
+        ((3 * t(3, 5), t(5).abs() + 0.5), dict(rounding_mode="floor")),
+        ((3 * t(3, 5), t(5).abs() + 0.5), dict(rounding_mode="trunc")),
+    ],
+)
 def divide_rounded(b: Builder, x: Value, y: Operand, *, rounding_mode: str | None = None) -> Value:
     if rounding_mode is None:
         return divide(b, x, y)
@@ -130,7 +138,14 @@ def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
     if is_number(x):
         return _keep(b, condition, y, float(x), False)  # type: ignore[arg-type]
     return b.pointwise(
-        "where", lambda c, x, y: torch.where(c.bool(), x, y), condition, x, y, degree=1, fixed=(0,), linear=not condition.learned  # type: ignore[arg-type]
+        "where",
+        lambda c, x, y: torch.where(c.bool(), x, y),
+        condition,
+        x,
+        y,
+        degree=1,
+        fixed=(0,),
+        linear=not condition.learned,  # type: ignore[arg-type]
     )
 
 

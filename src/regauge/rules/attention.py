@@ -31,7 +31,17 @@ def log_softmax(b: Builder, x: Value, axis: int, *_: Any, **__: Any) -> Value:
 @rule("aten.scaled_dot_product_attention.default",
       samples=lambda t: [(t(1, 2, 2, 3), t(1, 2, 3, 3), t(1, 2, 3, 2)), ((t(1, 2, 2, 3), t(1, 1, 2, 3), t(1, 1, 2, 2), None, 0.0, True), dict(enable_gqa=True)),
                          (t(1, 1, 2, 3), t(1, 1, 3, 3), t(1, 1, 3, 2), torch.tensor([[True, True, False], [True, True, True]]))])  # fmt: skip
-def attention(b: Builder, q: Value, k: Value, v: Value, mask: Value | None = None, dropout: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:
+def attention(
+    b: Builder,
+    q: Value,
+    k: Value,
+    v: Value,
+    mask: Value | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
     """softmax(q k^T scale + mask) v, with query heads in groups when there are fewer key heads."""
     grouped = enable_gqa and q.shape[-3] != k.shape[-3]
     shape = q.shape
@@ -42,7 +52,9 @@ def attention(b: Builder, q: Value, k: Value, v: Value, mask: Value | None = Non
         k, v = b.unsqueeze(k, -3), b.unsqueeze(v, -3)
         if mask is not None and mask.ndim >= 3:
             m = mask.shape[-3]
-            mask = b.unsqueeze(mask, -3) if m == 1 else b.reshape(mask, [*mask.shape[:-3], heads, group, *mask.shape[-2:]])
+            mask = (
+                b.unsqueeze(mask, -3) if m == 1 else b.reshape(mask, [*mask.shape[:-3], heads, group, *mask.shape[-2:]])
+            )
     scores = matmul(b, q, b.transpose(k, -1, -2))
     scores = b.scale(scores, 1.0 / math.sqrt(shape[-1]) if scale is None else float(scale))
     if is_causal:

@@ -86,7 +86,9 @@ def squeeze(b: Builder, x: Value, axes: Any = None) -> Value:
 
 
 @rule("aten.slice.Tensor", samples=lambda t: [(t(3, 8), 1, 2, 6), (t(3, 8), 1, 0, 8, 2)])
-def slice_(b: Builder, x: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1) -> Value:
+def slice_(
+    b: Builder, x: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1
+) -> Value:
     n = x.shape[axis]
     return b.slice(x, axis, start or 0, n if stop is None else min(stop, n), step)
 
@@ -123,7 +125,9 @@ def unbind(b: Builder, x: Value, axis: int = 0) -> tuple[Value, ...]:
     return tuple(b.select(x, axis, i) for i in range(x.shape[axis]))
 
 
-@rule("aten.cat.default", "aten.concat.default", "aten.concatenate.default", samples=lambda t: [([t(3, 2), t(3, 4)], 1)])
+@rule(
+    "aten.cat.default", "aten.concat.default", "aten.concatenate.default", samples=lambda t: [([t(3, 2), t(3, 4)], 1)]
+)
 def cat(b: Builder, xs: Sequence[Value], axis: int = 0) -> Value:
     xs = [x for x in xs if x.shape != (0,)]
     return b.concat(xs, axis)
@@ -187,7 +191,9 @@ def roll(b: Builder, x: Value, shifts: Sequence[int], axes: Sequence[int] = ()) 
 
 
 @rule("aten.slice_scatter.default", samples=lambda t: [(t(3, 8), t(3, 2), 1, 3, 5)])
-def slice_scatter(b: Builder, x: Value, y: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1) -> Value:
+def slice_scatter(
+    b: Builder, x: Value, y: Value, axis: int = 0, start: int | None = None, stop: int | None = None, step: int = 1
+) -> Value:
     axis, n = axis % x.ndim, x.shape[axis % x.ndim]
     start = start or 0
     start = start + n if start < 0 else start

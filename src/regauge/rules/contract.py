@@ -20,7 +20,16 @@ def linear(b: Builder, x: Value, weight: Value, bias: Value | None = None) -> Va
     return y if bias is None else b.add([y, bias])
 
 
-@rule("aten.matmul.default", samples=lambda t: [(t(2, 3, 5), t(2, 5, 2)), (t(2, 1, 2, 3), t(2, 3, 2)), (t(3, 5), t(5)), (t(5), t(5, 2)), (t(5), t(5))])
+@rule(
+    "aten.matmul.default",
+    samples=lambda t: [
+        (t(2, 3, 5), t(2, 5, 2)),
+        (t(2, 1, 2, 3), t(2, 3, 2)),
+        (t(3, 5), t(5)),
+        (t(5), t(5, 2)),
+        (t(5), t(5)),
+    ],
+)
 @rule("aten.bmm.default", samples=lambda t: [(t(2, 3, 4), t(2, 4, 2))])
 @rule("aten.mm.default", samples=lambda t: [(t(3, 5), t(5, 4))])
 @rule("aten.mv.default", samples=lambda t: [(t(3, 5), t(5))])
@@ -46,7 +55,10 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
     return b.einsum(ins, [*range(batch), m, n], x, y, sizes=dict(enumerate(shape)))
 
 
-@rule("aten.addmm.default", samples=lambda t: [(t(4), t(3, 5), t(5, 4)), ((t(4), t(3, 5), t(5, 4)), dict(beta=0.5, alpha=2.0))])
+@rule(
+    "aten.addmm.default",
+    samples=lambda t: [(t(4), t(3, 5), t(5, 4)), ((t(4), t(3, 5), t(5, 4)), dict(beta=0.5, alpha=2.0))],
+)
 @rule("aten.baddbmm.default", samples=lambda t: [(t(2, 3, 2), t(2, 3, 4), t(2, 4, 2))])
 @rule("aten.addmv.default", samples=lambda t: [(t(3), t(3, 5), t(5))])
 def addmm(b: Builder, bias: Value, x: Value, y: Value, beta: float = 1.0, alpha: float = 1.0) -> Value:
@@ -66,7 +78,10 @@ def bilinear(b: Builder, x: Value, y: Value, weight: Value, bias: Value | None =
     return z if bias is None else b.add([z, bias])
 
 
-@rule("aten.einsum.default", samples=lambda t: [("bij,bjk->bik", [t(2, 3, 4), t(2, 4, 2)]), ("...i,oi->...o", [t(2, 3, 4), t(5, 4)])])
+@rule(
+    "aten.einsum.default",
+    samples=lambda t: [("bij,bjk->bik", [t(2, 3, 4), t(2, 4, 2)]), ("...i,oi->...o", [t(2, 3, 4), t(5, 4)])],
+)
 def einsum(b: Builder, equation: str, xs: Sequence[Value], path: Any = None) -> Value:
     """Pairwise from the left: an intermediate keeps what later operands or the result still need."""
     left, arrow, right = equation.replace(" ", "").partition("->")
@@ -76,7 +91,11 @@ def einsum(b: Builder, equation: str, xs: Sequence[Value], path: Any = None) -> 
     def labels(term: str, ndim: int | None = None) -> list[int]:
         dots = free if ndim is None else ndim - len(term.replace("...", ""))
         head, _, tail = term.partition("...")
-        return [ord(c) for c in head] + ([-(free - dots + i) - 1 for i in range(dots)] if "..." in term else []) + [ord(c) for c in tail]
+        return (
+            [ord(c) for c in head]
+            + ([-(free - dots + i) - 1 for i in range(dots)] if "..." in term else [])
+            + [ord(c) for c in tail]
+        )
 
     ins = [labels(t, x.ndim) for t, x in zip(terms, xs, strict=True)]
     if arrow:
@@ -94,7 +113,14 @@ def einsum(b: Builder, equation: str, xs: Sequence[Value], path: Any = None) -> 
     return y
 
 
-def patches(b: Builder, x: Value, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[tuple[int, int]], dilation: Sequence[int]) -> Value:
+def patches(
+    b: Builder,
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Value:
     """(B, C, *S) -> (B, C, *O, *K): what each tap of a kernel sees."""
     dims = len(kernel)
     if all(k == 1 for k in kernel) and all(s == 1 for s in stride) and not any(p + q for p, q in padding):
@@ -114,7 +140,9 @@ def patches(b: Builder, x: Value, kernel: Sequence[int], stride: Sequence[int], 
     unfold.__regauge_key__ = ("unfold", tuple(kernel), tuple(stride), tuple(padding), tuple(dilation))  # type: ignore[attr-defined]
     axes = range(2, 2 + dims)
     bare = not any(flat)
-    return b.along("unfold", unfold, x, axes, out_axes=range(2, 2 + 2 * dims), sizes=[*out, *kernel], linear=True, constants=bare)
+    return b.along(
+        "unfold", unfold, x, axes, out_axes=range(2, 2 + 2 * dims), sizes=[*out, *kernel], linear=True, constants=bare
+    )
 
 
 def _each(v: int | Sequence[int], n: int) -> list[int]:
@@ -127,13 +155,33 @@ def _operands(t: Draw, dims: int, groups: int = 1) -> tuple[Tensor, Tensor, Tens
     return t(1, 2, *[4, 3, 2][:dims]), t(2, 2 // groups, *[2, 2, 1][:dims]), t(2)
 
 
-@rule("aten.conv1d.default", samples=lambda t: [_operands(t, 1), (*_operands(t, 1), [2], [1], [2]), (*_operands(t, 1, 2), [1], [0], [1], 2), (t(2, 4), t(2, 2, 2))])
-@rule("aten.conv2d.default", samples=lambda t: [(*_operands(t, 2), [2, 1], [1, 0]), (*_operands(t, 2, 2), [1, 1], [0, 0], [1, 1], 2)])
+@rule(
+    "aten.conv1d.default",
+    samples=lambda t: [
+        _operands(t, 1),
+        (*_operands(t, 1), [2], [1], [2]),
+        (*_operands(t, 1, 2), [1], [0], [1], 2),
+        (t(2, 4), t(2, 2, 2)),
+    ],
+)
+@rule(
+    "aten.conv2d.default",
+    samples=lambda t: [(*_operands(t, 2), [2, 1], [1, 0]), (*_operands(t, 2, 2), [1, 1], [0, 0], [1, 1], 2)],
+)
 @rule("aten.conv3d.default", samples=lambda t: [_operands(t, 3)])
 @rule("aten.conv1d.padding", samples=lambda t: [(*_operands(t, 1), [1], "same"), (*_operands(t, 1), [2], "valid")])
 @rule("aten.conv2d.padding", samples=lambda t: [(*_operands(t, 2), [1, 1], "same")])
 @rule("aten.conv3d.padding", samples=lambda t: [(*_operands(t, 3), [1, 1, 1], "same")])
-def conv(b: Builder, x: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Value:
+def conv(
+    b: Builder,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
     """Patches, then a contraction over input channels and taps, group by group."""
     dims = weight.ndim - 2
     if x.ndim == dims + 1:
@@ -161,7 +209,18 @@ def conv(b: Builder, x: Value, weight: Value, bias: Value | None = None, stride:
 
 @rule("aten.convolution.default", samples=lambda t: [
     (*_operands(t, 1), [1], [0], [1], False, [0], 1), (*_operands(t, 1), [2], [1], [1], True, [1], 1)])  # fmt: skip
-def convolution(b: Builder, x: Value, weight: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int) -> Value:
+def convolution(
+    b: Builder,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Value:
     if transposed:
         return conv_transpose(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
@@ -170,7 +229,17 @@ def convolution(b: Builder, x: Value, weight: Value, bias: Value | None, stride:
 @rule("aten.conv_transpose1d.default", samples=lambda t: [(*_operands(t, 1), [2], [1], [1])])
 @rule("aten.conv_transpose2d.input", samples=lambda t: [(*_operands(t, 2), [2, 2])])
 @rule("aten.conv_transpose3d.input", samples=lambda t: [_operands(t, 3)])
-def conv_transpose(b: Builder, x: Value, weight: Value, bias: Value | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Value:
+def conv_transpose(
+    b: Builder,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
     """A contraction over input channels, then overlapping taps are summed."""
     dims = weight.ndim - 2
     kernel = list(weight.shape[2:])

@@ -31,12 +31,22 @@ def _whole(x: Tensor) -> Tensor:
     return x.trunc() if x.is_floating_point() else x
 
 
-@rule("aten._to_copy.default", samples=lambda t: [((t(3, 5),), dict(dtype=torch.float64)), ((3 * t(3, 5),), dict(dtype=torch.int64)), ((t(3, 5),), {})])
+@rule(
+    "aten._to_copy.default",
+    samples=lambda t: [
+        ((t(3, 5),), dict(dtype=torch.float64)),
+        ((3 * t(3, 5),), dict(dtype=torch.int64)),
+        ((t(3, 5),), {}),
+    ],
+)
 def to_copy(b: Builder, x: Value, *, dtype: torch.dtype | None = None, **_: Any) -> Value:
     return convert(b, x, dtype)
 
 
-@rule("aten.to.dtype", samples=lambda t: [(t(3, 5), torch.float64), (3 * t(3, 5), torch.int64), (t(3, 5).relu(), torch.bool)])
+@rule(
+    "aten.to.dtype",
+    samples=lambda t: [(t(3, 5), torch.float64), (3 * t(3, 5), torch.int64), (t(3, 5).relu(), torch.bool)],
+)
 def to_dtype(b: Builder, x: Value, dtype: torch.dtype, *_: Any, **__: Any) -> Value:
     return convert(b, x, dtype)
 
@@ -49,7 +59,12 @@ def type_as(b: Builder, x: Value, other: Value) -> Value:
     return convert(b, x, other.op.thunk().dtype)  # type: ignore[union-attr]
 
 
-@rule("aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default", samples=lambda t: [(t(3, 5), 0.5, False), (t(3, 5), 0.0, True)])
+@rule(
+    "aten.dropout.default",
+    "aten.feature_dropout.default",
+    "aten.alpha_dropout.default",
+    samples=lambda t: [(t(3, 5), 0.5, False), (t(3, 5), 0.0, True)],
+)
 def dropout(b: Builder, x: Value, p: float, train: bool) -> Value:
     """In training mode each entry is kept or dropped by itself, which no mixing of entries respects."""
     if not train or p == 0:

@@ -101,7 +101,10 @@ def ranked(b: Builder, x: Value, axis: int, k: int, name: str, order: Callable[[
         fn.__regauge_key__ = (name, n, r)  # type: ignore[attr-defined]
         return fn
 
-    rows = [b.along(f"rank {r} of {name}", rank(r), moved, [last], degree=0, equivariant=True, blind=True, total=1.0) for r in range(k)]
+    rows = [
+        b.along(f"rank {r} of {name}", rank(r), moved, [last], degree=0, equivariant=True, blind=True, total=1.0)
+        for r in range(k)
+    ]
     hot = b.stack(rows, last)  # (..., k, n)
     if axis == last:
         return hot
@@ -122,7 +125,9 @@ def _topk_samples(t: Draw) -> list[tuple[Any, ...]]:
 
 
 @rule("aten.topk.default", samples=_topk_samples)
-def topk(b: Builder, x: Value, k: int, axis: int = -1, largest: bool = True, ordered: bool = True) -> tuple[Value, Index]:
+def topk(
+    b: Builder, x: Value, k: int, axis: int = -1, largest: bool = True, ordered: bool = True
+) -> tuple[Value, Index]:
     axis = axis % max(1, x.ndim)
     hot = ranked(b, x, axis, k, f"topk:{k}:{largest}:{ordered}", lambda x: x.topk(k, -1, largest, ordered).indices)
     return chosen(b, x, axis, hot), Index(hot)
@@ -185,7 +190,11 @@ def embedding(b: Builder, weight: Value, index: Value | Index, *_: Any, **__: An
     return b.contract(one_hot(b, index, weight.shape[0]), weight, [-1], [0])
 
 
-@rule("aten.index_select.default", samples=lambda t: [(t(3, 5), 1, _places(t, 4, n=5)), (t(5, 3), 0, _places(t, 2, n=5))], indices=True)
+@rule(
+    "aten.index_select.default",
+    samples=lambda t: [(t(3, 5), 1, _places(t, 4, n=5)), (t(5, 3), 0, _places(t, 2, n=5))],
+    indices=True,
+)
 def index_select(b: Builder, x: Value, axis: int, index: Value | Index) -> Value:
     axis = axis % x.ndim
     y = b.contract(one_hot(b, index, x.shape[axis]), x, [-1], [axis])
@@ -229,7 +238,11 @@ def index(b: Builder, x: Value, indices: Sequence[Value | Index | None]) -> Valu
     return b.expand(y, [shape[l - 200] if l >= 200 else x.shape[l] for l in out]) if len(have) == len(out) else y
 
 
-@rule("aten.gather.default", samples=lambda t: [(t(3, 5), 1, _places(t, 3, 2, n=5)), (t(4, 3), 0, _places(t, 2, 2, n=4))], indices=True)
+@rule(
+    "aten.gather.default",
+    samples=lambda t: [(t(3, 5), 1, _places(t, 3, 2, n=5)), (t(4, 3), 0, _places(t, 2, 2, n=4))],
+    indices=True,
+)
 def gather(b: Builder, x: Value, axis: int, index: Value | Index, *_: Any, **__: Any) -> Value:
     axis = axis % x.ndim
     for a, n in enumerate(index.shape):
@@ -258,7 +271,11 @@ def _is_zero(x: Operand) -> bool:
     return isinstance(x, Value) and not x.learned and is_filled(x) and not bool(x.op.thunk().any())  # type: ignore[union-attr]
 
 
-@rule("aten.scatter.value", samples=lambda t: [(t(3, 5), 1, _places(t, 3, 2, n=5), 0.0), (t(3, 5), 1, _places(t, 3, 1, n=5), -1e9)], indices=True)
+@rule(
+    "aten.scatter.value",
+    samples=lambda t: [(t(3, 5), 1, _places(t, 3, 2, n=5), 0.0), (t(3, 5), 1, _places(t, 3, 1, n=5), -1e9)],
+    indices=True,
+)
 def scatter_value(b: Builder, x: Value, axis: int, index: Value | Index, value: float, **_: Any) -> Value:
     axis = axis % x.ndim
     return where(b, _scattered(b, x.shape, axis, index, None), float(value), x)
@@ -278,7 +295,11 @@ def scatter_add(b: Builder, x: Value, axis: int, index: Value | Index, source: V
     return y if _is_zero(x) else b.add([x, y])
 
 
-@rule("aten.index_add.default", samples=lambda t: [(t(5, 3), 0, _places(t, 4, n=5), t(4, 3)), (t(3, 5), 1, _places(t, 2, n=5), t(3, 2))], indices=True)
+@rule(
+    "aten.index_add.default",
+    samples=lambda t: [(t(5, 3), 0, _places(t, 4, n=5), t(4, 3)), (t(3, 5), 1, _places(t, 2, n=5), t(3, 2))],
+    indices=True,
+)
 def index_add(b: Builder, x: Value, axis: int, index: Value | Index, source: Value, alpha: float = 1.0) -> Value:
     axis = axis % x.ndim
     labels = list(range(x.ndim))

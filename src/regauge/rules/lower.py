@@ -39,7 +39,6 @@ class Lowered:
     frozen: tuple[Missing, ...] = ()
 
 
-
 def lower(captured: Captured, unknown: str = "raise") -> Lowered:
     """Write every operator in the core graph.
 
@@ -170,7 +169,9 @@ class _Driver:
         entry = self.missing.setdefault(name, Missing(name, 0, source_of(node), reason))
         entry.count += 1
         if any(isinstance(v, Complex) for v in tensors):
-            raise UnknownOperatorError(f"{name}, first {entry.source}: {reason or 'no rule'}, and complex numbers cannot be frozen")
+            raise UnknownOperatorError(
+                f"{name}, first {entry.source}: {reason or 'no rule'}, and complex numbers cannot be frozen"
+            )
         values = [v.numbers(self.builder) if isinstance(v, Index) else v for v in tensors if not isinstance(v, _Tuple)]
 
         def make(meta: Tensor, item: Callable[[Any], Tensor]) -> Value:
@@ -179,7 +180,9 @@ class _Driver:
 
         meta = node.meta["val"]
         if not isinstance(meta, Tensor | tuple | list):
-            raise UnknownOperatorError(f"{name}, first {entry.source}: a number read from parameters steers the model; no rule reads it")
+            raise UnknownOperatorError(
+                f"{name}, first {entry.source}: a number read from parameters steers the model; no rule reads it"
+            )
         if isinstance(meta, Tensor):
             return make(meta, lambda y: y)
         return tuple(make(m, py.itemgetter(i)) if isinstance(m, Tensor) else m for i, m in enumerate(meta))
@@ -231,7 +234,8 @@ def _learned(v: Any) -> bool:
 
 def _message(missing: list[Missing]) -> str:
     lines = [
-        f"  {m.operator}: {m.count} time{'s' if m.count > 1 else ''}, first {m.source}" + (f" [{m.reason}]" if m.reason else "")
+        f"  {m.operator}: {m.count} time{'s' if m.count > 1 else ''}, first {m.source}"
+        + (f" [{m.reason}]" if m.reason else "")
         for m in sorted(missing, key=lambda m: -m.count)
     ]
     total = sum(m.count for m in missing)

@@ -39,14 +39,24 @@ def affine(b: Builder, x: Value, weight: Value | None, bias: Value | None) -> Va
 
 
 @rule("aten.layer_norm.default", samples=lambda t: [(t(2, 3, 5), [5], t(5), t(5)), (t(2, 3, 5), [3, 5])])
-def layer_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5, *_: Any) -> Value:
+def layer_norm(
+    b: Builder,
+    x: Value,
+    shape: Sequence[int],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Value:
     axes = range(x.ndim - len(shape), x.ndim)
     c = centre(b, x, axes)
     return affine(b, b.mul(c, inverse_root(b, mean_square(b, c, axes), eps)), weight, bias)
 
 
 @rule("aten.native_layer_norm.default", samples=lambda t: [(t(2, 3, 5), [5], t(5), t(5), 1e-5)])
-def native_layer_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float) -> tuple[Value, ...]:
+def native_layer_norm(
+    b: Builder, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
+) -> tuple[Value, ...]:
     axes = range(x.ndim - len(shape), x.ndim)
     c = centre(b, x, axes)
     r = inverse_root(b, mean_square(b, c, axes), eps)
@@ -54,21 +64,33 @@ def native_layer_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value 
 
 
 @rule("aten.rms_norm.default", samples=lambda t: [(t(2, 3, 5), [5], t(5), 1e-6), (t(2, 5), [5], None, 1e-6)])
-def rms_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None) -> Value:
+def rms_norm(
+    b: Builder, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+) -> Value:
     axes = range(x.ndim - len(shape), x.ndim)
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     return affine(b, b.mul(x, inverse_root(b, mean_square(b, x, axes), eps)), weight, None)
 
 
 @rule("aten._fused_rms_norm.default", samples=lambda t: [(t(2, 5), [5], t(5), 1e-6)])
-def fused_rms_norm(b: Builder, x: Value, shape: Sequence[int], weight: Value | None, eps: float | None) -> tuple[Value, Value]:
+def fused_rms_norm(
+    b: Builder, x: Value, shape: Sequence[int], weight: Value | None, eps: float | None
+) -> tuple[Value, Value]:
     axes = range(x.ndim - len(shape), x.ndim)
     eps = torch.finfo(torch.float32).eps if eps is None else eps
     return rms_norm(b, x, shape, weight, eps), inverse_root(b, mean_square(b, x, axes), eps)
 
 
 @rule("aten.group_norm.default", samples=lambda t: [(t(2, 4, 3), 2, t(4), t(4))])
-def group_norm(b: Builder, x: Value, groups: int, weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5, *_: Any) -> Value:
+def group_norm(
+    b: Builder,
+    x: Value,
+    groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Value:
     shape = x.shape
     x = b.reshape(x, [shape[0], groups, shape[1] // groups, *shape[2:]])
     axes = range(2, x.ndim)
@@ -78,7 +100,9 @@ def group_norm(b: Builder, x: Value, groups: int, weight: Value | None = None, b
 
 
 @rule("aten.native_group_norm.default", samples=lambda t: [(t(2, 4, 3), t(4), t(4), 2, 4, 3, 2, 1e-5)])
-def native_group_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, n: int, c: int, hw: int, groups: int, eps: float) -> tuple[Value, ...]:
+def native_group_norm(
+    b: Builder, x: Value, weight: Value | None, bias: Value | None, n: int, c: int, hw: int, groups: int, eps: float
+) -> tuple[Value, ...]:
     shape = x.shape
     grouped = b.reshape(x, [shape[0], groups, prod(shape[1:]) // groups])
     c = centre(b, grouped, [2])
@@ -92,8 +116,26 @@ def per_channel(b: Builder, p: Value | None, x: Value) -> Value | None:
     return None if p is None else b.reshape(p, [p.numel, *[1] * (x.ndim - 2)])
 
 
-@rule("aten.instance_norm.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5, False), (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5, False)], statistics=(3, 4))
-def instance_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, var: Value | None, use_input: bool, momentum: float, eps: float, *_: Any) -> Value:
+@rule(
+    "aten.instance_norm.default",
+    samples=lambda t: [
+        (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5, False),
+        (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5, False),
+    ],
+    statistics=(3, 4),
+)
+def instance_norm(
+    b: Builder,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    var: Value | None,
+    use_input: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Value:
     if not use_input and mean is not None and var is not None:
         return _fixed(b, x, weight, bias, mean, var, eps)
     axes = range(2, x.ndim)
@@ -102,14 +144,25 @@ def instance_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None
     return affine(b, y, per_channel(b, weight, y), per_channel(b, bias, y))
 
 
-def _fixed(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, eps: float) -> Value:
+def _fixed(
+    b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, eps: float
+) -> Value:
     """gamma (x - mean) / sqrt(var + eps) + beta with stored statistics."""
     c = b.add([x, per_channel(b, mean, x)], [1.0, -1.0])  # type: ignore[list-item]
     y = b.mul(c, per_channel(b, inverse_root(b, var, eps), x))  # type: ignore[arg-type]
     return affine(b, y, per_channel(b, weight, x), per_channel(b, bias, x))
 
 
-def _batch(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, var: Value | None, momentum: float, eps: float) -> tuple[Value, ...]:
+def _batch(
+    b: Builder,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    var: Value | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Value, ...]:
     """Statistics of the batch, and the running ones that follow them."""
     axes = [0, *range(2, x.ndim)]
     count = prod(x.shape[a] for a in axes)
@@ -124,33 +177,81 @@ def _batch(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean:
     return y, m, b.reshape(r, [x.shape[1]]), new_mean, new_var  # type: ignore[return-value]
 
 
-@rule("aten.batch_norm.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5, False), (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5, False)], statistics=(3, 4))
-def batch_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value | None, var: Value | None, training: bool, momentum: float, eps: float, *_: Any) -> Value:
+@rule(
+    "aten.batch_norm.default",
+    samples=lambda t: [
+        (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5, False),
+        (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5, False),
+    ],
+    statistics=(3, 4),
+)
+def batch_norm(
+    b: Builder,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    var: Value | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Value:
     if training or mean is None or var is None:
         return _batch(b, x, weight, bias, None, None, momentum, eps)[0]
     return _fixed(b, x, weight, bias, mean, var, eps)
 
 
-@rule("aten._native_batch_norm_legit_no_training.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, 0.1, 1e-5)], statistics=(3, 4))
-def batch_norm_eval(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float) -> tuple[Value, ...]:
+@rule(
+    "aten._native_batch_norm_legit_no_training.default",
+    samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, 0.1, 1e-5)],
+    statistics=(3, 4),
+)
+def batch_norm_eval(
+    b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, momentum: float, eps: float
+) -> tuple[Value, ...]:
     none = b.zeros([0])
     return _fixed(b, x, weight, bias, mean, var, eps), none, none
 
 
-@rule("aten._native_batch_norm_legit.default", "aten.native_batch_norm.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5), (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5)], statistics=(3, 4))
+@rule(
+    "aten._native_batch_norm_legit.default",
+    "aten.native_batch_norm.default",
+    samples=lambda t: [
+        (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5),
+        (t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, False, 0.1, 1e-5),
+    ],
+    statistics=(3, 4),
+)
 def batch_norm_in_place(b: Builder, *args: Any) -> tuple[Value, ...]:
     return batch_norm_train(b, *args)[:3]
 
 
-@rule("aten._native_batch_norm_legit_functional.default", samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5)], statistics=(3, 4))
-def batch_norm_train(b: Builder, x: Value, weight: Value | None, bias: Value | None, mean: Value, var: Value, training: bool, momentum: float, eps: float) -> tuple[Value, ...]:
+@rule(
+    "aten._native_batch_norm_legit_functional.default",
+    samples=lambda t: [(t(2, 3, 2), t(3), t(3), t(3), t(3).abs() + 0.5, True, 0.1, 1e-5)],
+    statistics=(3, 4),
+)
+def batch_norm_train(
+    b: Builder,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    var: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Value, ...]:
     if not training:
         return _fixed(b, x, weight, bias, mean, var, eps), b.zeros([0]), b.zeros([0]), mean, var
     return _batch(b, x, weight, bias, mean, var, momentum, eps)
 
 
 @rule("aten._native_batch_norm_legit.no_stats", samples=lambda t: [(t(2, 3, 2), t(3), t(3), True, 0.1, 1e-5)])
-def batch_norm_no_stats(b: Builder, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float) -> tuple[Value, ...]:
+def batch_norm_no_stats(
+    b: Builder, x: Value, weight: Value | None, bias: Value | None, training: bool, momentum: float, eps: float
+) -> tuple[Value, ...]:
     return _batch(b, x, weight, bias, None, None, momentum, eps)[:3]
 
 

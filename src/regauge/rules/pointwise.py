@@ -122,7 +122,12 @@ def clamp_min_tensor(b: Builder, x: Value, low: Value) -> Value:
     return maximum(b, x, low)
 
 
-@rule("aten.maximum.default", "aten.max.other", "aten.fmax.default", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5))])
+@rule(
+    "aten.maximum.default",
+    "aten.max.other",
+    "aten.fmax.default",
+    samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5))],
+)
 def maximum(b: Builder, x: Value, y: Value) -> Value:
     return b.pointwise("maximum", aten.maximum.default, x, y, degree=1)
 
@@ -160,7 +165,13 @@ def glu(b: Builder, x: Value, axis: int = -1) -> Value:
 
 @rule(
     "aten.pow.Tensor_Scalar",
-    samples=lambda t: [(t(3, 5), 2), (t(3, 5), 3), (t(3, 5), 4), (t(3, 5).abs() + 0.5, 0.5), (t(3, 5).abs() + 0.5, -0.5)],
+    samples=lambda t: [
+        (t(3, 5), 2),
+        (t(3, 5), 3),
+        (t(3, 5), 4),
+        (t(3, 5).abs() + 0.5, 0.5),
+        (t(3, 5).abs() + 0.5, -0.5),
+    ],
 )
 def power(b: Builder, x: Value, p: float) -> Value:
     if p == 0:

@@ -40,7 +40,9 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(*operators: str, samples: Samples, statistics: tuple[int, ...] = (), indices: bool = False) -> Callable[[Lowering], Lowering]:
+def rule(
+    *operators: str, samples: Samples, statistics: tuple[int, ...] = (), indices: bool = False
+) -> Callable[[Lowering], Lowering]:
     """Register a lowering for operators, named as torch prints them: "aten.relu.default", "mylib.op.default"."""
 
     def register(lower: Lowering) -> Lowering:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regauge.graph.build import Builder
 from regauge.graph.ir import Value
-from regauge.rules.registry import RULES, Draw, Samples, operator, rule
+from regauge.rules.registry import Draw, Samples, operator, rule
 
 
 def _image(t: Draw, dims: int) -> Tensor:
@@ -37,7 +37,14 @@ for _dims in (1, 2, 3):
         _packet = f"{_kind}{_dims}d"
         _draw = lambda t, n=_dims: [(_image(t, n), [2] * n)]  # noqa: E731
         resample(f"aten.{_packet}.default", _packet, _dims, getattr(F, _packet), _linear, _draw)
-resample("aten._adaptive_avg_pool2d.default", "adaptive_avg_pool2d", 2, F.adaptive_avg_pool2d, True, lambda t: [(_image(t, 2), [2, 2])])
+resample(
+    "aten._adaptive_avg_pool2d.default",
+    "adaptive_avg_pool2d",
+    2,
+    F.adaptive_avg_pool2d,
+    True,
+    lambda t: [(_image(t, 2), [2, 2])],
+)
 
 for _mode, _dims in (("nearest1d", 1), ("nearest2d", 2), ("nearest3d", 3)):
     _draw = lambda t, n=_dims: [(_image(t, n), None, [2.0] * n), (_image(t, n), [3] * n, None)]  # noqa: E731
@@ -45,9 +52,3 @@ for _mode, _dims in (("nearest1d", 1), ("nearest2d", 2), ("nearest3d", 3)):
 for _mode, _dims in (("linear1d", 1), ("bilinear2d", 2), ("bicubic2d", 2), ("trilinear3d", 3)):
     _draw = lambda t, n=_dims: [(_image(t, n), [3] * n, False, None), (_image(t, n), None, True, [2.0] * n)]  # noqa: E731
     resample(f"aten.upsample_{_mode}.vec", "upsample", _dims, operator(f"aten.upsample_{_mode}.vec"), True, _draw)
-
-
-@rule("aten.max_pool2d_with_indices.default", samples=lambda t: [(t(2, 3, 5, 7), [2, 2], [1, 1])])
-def max_pool_and_where(b: Builder, x: Value, *args: Any, **kwargs: Any) -> tuple[Value | None, ...]:
-    """The pooled values; where they came from is not offered."""
-    return RULES["aten.max_pool2d.default"].lower(b, x, *args, **kwargs), None

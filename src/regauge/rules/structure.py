@@ -96,7 +96,10 @@ def call(known: Rule, b: Builder, args: Any, kwargs: Any) -> Any:
         if name == "view_as_real.default":
             return known.lower(b, *args)
         raise NotImplementedError("an operator on complex numbers that depend on parameters")
-    if name in ("_to_copy.default", "to.dtype") and (kwargs.get("dtype") or (args[1:] or [None])[0]) in (None, *INTEGERS):
+    if name in ("_to_copy.default", "to.dtype") and (kwargs.get("dtype") or (args[1:] or [None])[0]) in (
+        None,
+        *INTEGERS,
+    ):
         return args[0]
     if known.indices:
         return known.lower(b, *args, **kwargs)

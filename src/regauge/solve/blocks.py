@@ -52,6 +52,11 @@ class Relation:
     fixed: frozenset[int] = frozenset()
 
     @property
+    def mixed(self) -> frozenset[int]:
+        """Labels whose places are not treated one by one."""
+        return self.touched | self.planes
+
+    @property
     def terms(self) -> tuple[Term, ...]:
         return (*self.ins, self.out)
 

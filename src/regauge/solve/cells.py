@@ -66,15 +66,15 @@ class Cells:
     def slot(self, block: Block, leaf: int, other: int) -> int:
         return self.slot0[block.id] + leaf * len(block.leaves) + other
 
-    def tie_slots(self, terms: Iterable[Term], label: int) -> None:
-        """The cells of `label` move together in these terms: what places do they share?"""
+    def tie_slots(self, terms: Iterable[Term], label: int, mixed: frozenset[int] = frozenset()) -> None:
+        """The cells of `label` move together in these terms: what places do they share? Not those that are mixed."""
         terms = [t for t in terms if label in t.labels]
         for m in dict.fromkeys(l for t in terms for l in t.labels):
             if m == label:
                 continue
             having = [t for t in terms if m in t.labels]
             ids = [self.slot(t.block, t.labels.index(label), t.labels.index(m)) for t in having]
-            if len(having) < len(terms):
+            if len(having) < len(terms) or (m in mixed and label not in mixed):
                 self.dead.update(ids)
             for other in ids[1:]:
                 self.slots.union(ids[0], other)

@@ -157,7 +157,7 @@ class _Build:
         held = [self.cells.of(t, label) for t in r.terms if label in t.labels]
         for other in held[1:]:
             self.union(held[0], other, 0, r)
-        self.cells.tie_slots(r.terms, label)
+        self.cells.tie_slots(r.terms, label, r.mixed)
 
     def union(self, a: int, b: int, sign: int, r: Relation) -> None:
         if not self.cells.classes.union(a, b, sign):
@@ -280,7 +280,7 @@ class _Build:
         members = [c for c in range(len(self.cells.owner)) if self.cells.classes.find(c)[0] == root]
         places = self.cells.places(members)
         mine = {where.get(k.cell_out) for where in places.values()}
-        return all(k.out.labels.index(l) in mine for l in extra)
+        return all(l in k.out.labels and k.out.labels.index(l) in mine for l in extra)
 
     def _grow(self, top: int, links: list[Link], root: list[int], derived: dict[int, Derived]) -> None:
         done, rest = {top}, list(links)

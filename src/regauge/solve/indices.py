@@ -29,7 +29,7 @@ def indices(blocks: Blocks, relations: list[Relation]) -> Indices:
             held = [cells.of(t, label) for t in r.terms if label in t.labels]
             for other in held[1:]:
                 cells.classes.union(held[0], other)
-            cells.tie_slots(r.terms, label)
+            cells.tie_slots(r.terms, label, r.mixed)
             free = any(isinstance(t.block.value.op, Free) and label in t.labels for t in r.terms)
             mixed = label in r.touched and not (isinstance(r.op, Along) and r.op.equivariant)
             if free or mixed or label in r.fixed or label in r.planes or isinstance(r.op, Frozen):
