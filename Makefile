@@ -5,7 +5,7 @@
 #   make lint       style, types, import layers
 #   make demo       inspect and verify two real models
 #   make bench      ratios, measured in one run
-#   make fuzz       random models against the proof from both sides
+#   make demo-flow  a flow model in fewer evaluations   make survey   every architecture that transformers registers
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 RUN := $(OFFLINE) $(BIN)/
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -q
 
-.PHONY: setup test test-all lint types layers format demo bench fuzz clean
+.PHONY: setup test test-all lint types layers format demo demo-flow bench survey clean
 
 setup: $(STAMP)
 
@@ -36,7 +36,7 @@ $(STAMP): $(LOCKS)
 	@touch $@
 
 test: setup
-	$(PYTEST) -m "not slow and not fuzz"
+	$(PYTEST) -m "not slow"
 
 test-all: setup
 	$(PYTEST)
@@ -61,8 +61,11 @@ demo: setup
 bench: setup
 	@for file in $(BENCHES); do echo "== $$file"; OMP_NUM_THREADS=1 $(RUN)python $$file || exit 1; done
 
-fuzz: setup
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/pytest -q -m fuzz tests
+demo-flow: setup
+	$(RUN)python examples/demo_flow.py
+
+survey: setup
+	$(RUN)python benchmarks/survey.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -360,15 +360,11 @@ class InterleavedQKV(nn.Module):
         b, t, _ = x.shape
         q, k, v = self.packed(x).view(b, t, self.heads, 3 * self.dh).transpose(1, 2).chunk(3, -1)
         angle = torch.arange(t, dtype=x.dtype)[:, None] * 0.7
-        turn = (
-            lambda z: torch.cat(
-                [
-                    z[..., : self.r] * angle.cos() + half_turned(z[..., : self.r]) * angle.sin(),  # noqa: E731
-                    z[..., self.r :],
-                ],
-                -1,
-            )
-        )
+
+        def turn(z: Tensor) -> Tensor:
+            turned = z[..., : self.r] * angle.cos() + half_turned(z[..., : self.r]) * angle.sin()
+            return torch.cat([turned, z[..., self.r :]], -1)
+
         y = torch.softmax(turn(q) @ turn(k).transpose(-1, -2) / math.sqrt(self.dh), -1) @ v
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 

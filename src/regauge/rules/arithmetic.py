@@ -103,7 +103,7 @@ def divide_rounded(b: Builder, x: Value, y: Operand, *, rounding_mode: str | Non
         return divide(b, x, y)
 
     def whole(*xs: Tensor) -> Tensor:
-        return torch.div(*xs, *([] if isinstance(y, Value) else [y]), rounding_mode=rounding_mode)  # type: ignore[list-item]
+        return torch.div(*xs, *([] if isinstance(y, Value) else [y]), rounding_mode=rounding_mode)
 
     return b.pointwise("divide_whole", whole, x, *([y] if isinstance(y, Value) else []))
 
@@ -141,11 +141,11 @@ def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
         "where",
         lambda c, x, y: torch.where(c.bool(), x, y),
         condition,
-        x,
-        y,
+        x,  # type: ignore[arg-type]
+        y,  # type: ignore[arg-type]
         degree=1,
         fixed=(0,),
-        linear=not condition.learned,  # type: ignore[arg-type]
+        linear=not condition.learned,
     )
 
 

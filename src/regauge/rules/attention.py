@@ -29,7 +29,8 @@ def log_softmax(b: Builder, x: Value, axis: int, *_: Any, **__: Any) -> Value:
 
 
 @rule("aten.scaled_dot_product_attention.default",
-      samples=lambda t: [(t(1, 2, 2, 3), t(1, 2, 3, 3), t(1, 2, 3, 2)), ((t(1, 2, 2, 3), t(1, 1, 2, 3), t(1, 1, 2, 2), None, 0.0, True), dict(enable_gqa=True)),
+      samples=lambda t: [(t(1, 2, 2, 3), t(1, 2, 3, 3), t(1, 2, 3, 2)), 
+                         ((t(1, 2, 2, 3), t(1, 1, 2, 3), t(1, 1, 2, 2), None, 0.0, True), dict(enable_gqa=True)),
                          (t(1, 1, 2, 3), t(1, 1, 3, 3), t(1, 1, 3, 2), torch.tensor([[True, True, False], [True, True, True]]))])  # fmt: skip
 def attention(
     b: Builder,

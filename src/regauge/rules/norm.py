@@ -105,9 +105,9 @@ def native_group_norm(
 ) -> tuple[Value, ...]:
     shape = x.shape
     grouped = b.reshape(x, [shape[0], groups, prod(shape[1:]) // groups])
-    c = centre(b, grouped, [2])
-    r = inverse_root(b, mean_square(b, c, [2]), eps)
-    y = b.reshape(b.mul(c, r), shape)
+    centred = centre(b, grouped, [2])
+    r = inverse_root(b, mean_square(b, centred, [2]), eps)
+    y = b.reshape(b.mul(centred, r), shape)
     y = affine(b, y, *(per_channel(b, p, y) for p in (weight, bias)))
     return y, b.sum(grouped, [2], mean=True), b.squeeze(r, [2])
 

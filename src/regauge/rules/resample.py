@@ -47,8 +47,8 @@ resample(
 )
 
 for _mode, _dims in (("nearest1d", 1), ("nearest2d", 2), ("nearest3d", 3)):
-    _draw = lambda t, n=_dims: [(_image(t, n), None, [2.0] * n), (_image(t, n), [3] * n, None)]  # noqa: E731
-    resample(f"aten.upsample_{_mode}.vec", "upsample", _dims, operator(f"aten.upsample_{_mode}.vec"), True, _draw)
+    _repeat = lambda t, n=_dims: [(_image(t, n), None, [2.0] * n), (_image(t, n), [3] * n, None)]  # noqa: E731
+    resample(f"aten.upsample_{_mode}.vec", "upsample", _dims, operator(f"aten.upsample_{_mode}.vec"), True, _repeat)
 for _mode, _dims in (("linear1d", 1), ("bilinear2d", 2), ("bicubic2d", 2), ("trilinear3d", 3)):
-    _draw = lambda t, n=_dims: [(_image(t, n), [3] * n, False, None), (_image(t, n), None, True, [2.0] * n)]  # noqa: E731
-    resample(f"aten.upsample_{_mode}.vec", "upsample", _dims, operator(f"aten.upsample_{_mode}.vec"), True, _draw)
+    _stretch = lambda t, n=_dims: [(_image(t, n), [3] * n, False, None), (_image(t, n), None, True, [2.0] * n)]  # noqa: E731
+    resample(f"aten.upsample_{_mode}.vec", "upsample", _dims, operator(f"aten.upsample_{_mode}.vec"), True, _stretch)
