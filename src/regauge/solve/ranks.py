@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from regauge.graph.ir import Param
+from regauge.graph.ir import Add, Einsum, Param
 from regauge.solve.blocks import Block
 from regauge.solve.bonds import sides
 from regauge.solve.plan import Plan
@@ -41,19 +41,32 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
     role = sides(plan)
     users = plan.graph.consumers()
     maps: list[tuple[Block, int, tuple[int, ...], tuple[int, ...], set[str]]] = []
+    unclear: set[int] = set()
+
+    def root(b: Block, k: int) -> int:
+        return plan.frames.root[cells.cell(b, k)]
+
     for v in plan.parameters():
         assert isinstance(v.op, Param)
         for b in plan.blocks.of[v.id]:
             framed = [k for k in range(len(b.leaves)) if plan.frames.root[cells.cell(b, k)] in widths]
-            if not framed or len(b.leaves) < 2 or len(users[v.id]) != 1 or len(users[v.id][0].args) < 2:
+            if not framed:
+                continue
+            readers = users[v.id]
+            if len(b.leaves) < 2 and all(isinstance(r.op, Add) for r in readers):
+                continue  # a shift fills no direction
+            if (
+                len(b.leaves) < 2
+                or len(readers) != 1
+                or not isinstance(readers[0].op, Einsum)
+                or len(readers[0].args) < 2
+            ):
+                unclear.update(root(b, k) for k in framed)
                 continue
             into = tuple(k for k in range(len(b.leaves)) if role.get((b.id, k)) == {"dual"})
             out = tuple(k for k in range(len(b.leaves)) if k not in into)
             maps.append((b, 0, into, out, set()))
     relation = {s.block.id: 1 for s in plan.shifts.sources if s.known is not None}
-
-    def root(b: Block, k: int) -> int:
-        return plan.frames.root[cells.cell(b, k)]
 
     def places(b: Block, k: int) -> set[int]:
         """Leaves over which the frame at leaf k has its copies."""
@@ -93,7 +106,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         for r, (filled, read) in fresh.items():
             w = widths[r]
             span, seen = (min(w.n, filled) if filled else w.n), (min(w.n, read) if read else w.n)
-            if (span, seen) != (w.span, w.seen):
+            if r not in unclear and (span, seen) != (w.span, w.seen):
                 w.span, w.seen, changed = span, seen, True
         if not changed:
             break
