@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from regauge.solve.plan import Plan, State, gather
+from regauge.solve.blocks import Block
+from regauge.solve.frames import Link
+from regauge.solve.plan import Plan
+from regauge.solve.state import Image, Moved, Read, State, gather
 
 
 @dataclass(frozen=True)
@@ -24,71 +28,73 @@ class Rotate:
     def inverse(self) -> Rotate:
         return Rotate({r: torch.linalg.inv(m) for r, m in self.matrices.items()})
 
-    def act(self, state: State) -> None:
-        plan = state.plan
-        cells, frames = plan.frames.cells, plan.frames
-        dual = {r: torch.linalg.inv(m).mT.contiguous() for r, m in self.matrices.items()}
-        gains: dict[int, Tensor] = {}
-        for v in plan.parameters():
-            for block in plan.blocks.of[v.id]:
-                array = None
-                for k in range(len(block.leaves)):
-                    c = cells.cell(block, k)
-                    root = frames.root[c]
-                    if frames.monomial(root) or self._top(plan, root) not in self.matrices:
-                        continue
-                    array = state.read(block) if array is None else array
-                    array = self._turn(state, array, c, root, frames.sign[c], dual, gains)
-                if array is not None:
-                    state.write(block, array)
+    def on(self, before: State) -> Image:
+        turns = _Turns(before, self.matrices)
+        return lambda v: before.rewritten(v, turns.block)
+
+
+class _Turns:
+    """One rotation of one state: the matrices of dual cells and the gains of links, each made when it is first needed."""
+
+    def __init__(self, state: State, matrices: dict[int, Tensor]) -> None:
+        self.state, self.matrices = state, matrices
+        self.duals: dict[int, Tensor] = {}
+        self.gains: dict[int, Tensor] = {}
+
+    def block(self, block: Block, read: Read) -> Tensor | None:
+        plan = self.state.plan
+        frames = plan.frames
+        array = None
+        for k in range(len(block.leaves)):
+            c = frames.cells.cell(block, k)
+            root = frames.root[c]
+            if frames.monomial(root) or self._top(plan, root) not in self.matrices:
+                continue
+            array = read() if array is None else array
+            array = self._turn(array, c, root, frames.sign[c])
+        return array
 
     def _top(self, plan: Plan, root: int) -> int:
         while root in plan.frames.derived:
             root = plan.frames.root[plan.frames.derived[root].other]
         return root
 
-    def _turn(
-        self,
-        state: State,
-        array: Tensor,
-        c: int,
-        root: int,
-        sign: int,
-        dual: dict[int, Tensor],
-        gains: dict[int, Tensor],
-    ) -> Tensor:
+    def _dual(self, root: int) -> Tensor:
+        if root not in self.duals:
+            self.duals[root] = torch.linalg.inv(self.matrices[root]).mT.contiguous()
+        return self.duals[root]
+
+    def _turn(self, array: Tensor, c: int, root: int, sign: int) -> Tensor:
         """Multiply the leaf of cell c by its class's matrix: M, or D^p M D^-p along links."""
-        plan, frames = state.plan, state.plan.frames
+        plan, frames = self.state.plan, self.state.plan.frames
         places = plan.frame_places[plan.component(root)]
         leaf = frames.cells.owner[c][1]
         if root not in frames.derived:
-            m = dual[root] if sign else self.matrices[root]
+            m = self._dual(root) if sign else self.matrices[root]
             return multiply(array, m.to(array), leaf, [places[s][c] for s, _ in plan.sources[root].places])
         d = frames.derived[root]
         relative = sign ^ frames.sign[d.cell]
         power = -d.power if relative else d.power
-        gain = self._gain(state, d.link, c, array.ndim, places, gains)
+        gain = self._gain(d.link, c, array.ndim, places)
         other = frames.root[d.other]
         array = array / gain if power > 0 else array * gain
-        array = self._turn(state, array, c, other, frames.sign[d.other] ^ relative, dual, gains)
+        array = self._turn(array, c, other, frames.sign[d.other] ^ relative)
         return array * gain if power > 0 else array / gain
 
-    def _gain(
-        self, state: State, link: object, c: int, ndim: int, places: dict[int, dict[int, int]], gains: dict[int, Tensor]
-    ) -> Tensor:
+    def _gain(self, link: Link, c: int, ndim: int, places: dict[int, dict[int, int]]) -> Tensor:
         """The diagonal of a link, shaped to multiply the array of cell c."""
-        block = link.gain.block  # type: ignore[attr-defined]
-        if block.id not in gains:
-            gains[block.id] = gather(state.value(block.value), block)
-        d = gains[block.id].reshape([n for _, n, _ in block.leaves])
-        leaf = state.plan.frames.cells.owner[c][1]
+        block = link.gain.block
+        if block.id not in self.gains:
+            self.gains[block.id] = gather(self.state.value(block.value), block)
+        d = self.gains[block.id].reshape([n for _, n, _ in block.leaves])
+        leaf = self.state.plan.frames.cells.owner[c][1]
         target = []
-        for l in link.gain.labels:  # type: ignore[attr-defined]
-            if l == link.label:  # type: ignore[attr-defined]
+        for l in link.gain.labels:
+            if l == link.label:
                 target.append(leaf)
             else:
-                at = link.out.labels.index(l)  # type: ignore[attr-defined]
-                where = next(w for w in places.values() if w.get(link.cell_out) == at)  # type: ignore[attr-defined]
+                at = link.out.labels.index(l)
+                where = next(w for w in places.values() if w.get(link.cell_out) == at)
                 target.append(where[c])
         order = sorted(range(len(target)), key=target.__getitem__)
         shape = [1] * ndim
@@ -107,8 +113,8 @@ class Scale:
     def inverse(self) -> Scale:
         return Scale(tuple(-s for s in self.scales), self.signs)
 
-    def act(self, state: State) -> None:
-        plan = state.plan
+    def on(self, before: State) -> Image:
+        plan = before.plan
         logs: dict[int, Tensor] = {}
         odd: dict[int, Tensor] = {}
         for functions, charges, into in (
@@ -119,15 +125,19 @@ class Scale:
                 for block_id, leaves, coefficient in charge.on:
                     term = self._spread(plan, block_id, leaves, f) * float(coefficient)
                     into[block_id] = into[block_id] + term if block_id in into else term
-        for block_id in sorted(logs.keys() | odd.keys()):
-            block = plan.frames.cells.blocks[block_id]
-            factor = torch.exp(logs[block_id]) if block_id in logs else torch.ones((), dtype=torch.float64)
-            if block_id in odd:
-                factor = factor * (1 - 2 * torch.remainder(odd[block_id], 2))
+
+        def scaled(block: Block, read: Read) -> Tensor | None:
+            if block.id not in logs and block.id not in odd:
+                return None
+            factor = torch.exp(logs[block.id]) if block.id in logs else torch.ones((), dtype=torch.float64)
+            if block.id in odd:
+                factor = factor * (1 - 2 * torch.remainder(odd[block.id], 2))
             if bool((factor == 1).all()):
-                continue
-            array = state.read(block)
-            state.write(block, array * factor.to(array.device))
+                return None
+            array = read()
+            return array * factor.to(array)
+
+        return lambda v: before.rewritten(v, scaled)
 
     def _spread(self, plan: Plan, block_id: int, leaves: tuple[int, ...], f: Tensor) -> Tensor:
         """The function as a factor for the block's array, size 1 where it does not vary."""
@@ -150,25 +160,30 @@ class Permute:
     def inverse(self) -> Permute:
         return Permute({r: torch.argsort(p, -1) for r, p in reversed(self.orders.items())})
 
-    def act(self, state: State) -> None:
-        plan = state.plan
+    def on(self, before: State) -> Image:
+        plan = before.plan
         cells = plan.indices.cells
         rank = {root: i for i, root in enumerate(self.orders)}
-        for v in plan.parameters():
-            for block in plan.blocks.of[v.id]:
-                array = None
-                held = [(plan.indices.root[cells.cell(block, k)], k) for k in range(len(block.leaves))]
-                for root, k in sorted((rk for rk in held if rk[0] in rank), key=lambda rk: rank[rk[0]]):
-                    c = cells.cell(block, k)
-                    array = state.read(block) if array is None else array
-                    places = plan.index_places[root]
-                    at = [places[s][c] for s, _ in plan.shuffles[root].places]
-                    array = reorder(array, self.orders[root], k, at)
-                if array is not None:
-                    state.write(block, array)
+
+        def ordered(block: Block, read: Read) -> Tensor | None:
+            array = None
+            held = [(plan.indices.root[cells.cell(block, k)], k) for k in range(len(block.leaves))]
+            for root, k in sorted((rk for rk in held if rk[0] in rank), key=lambda rk: rank[rk[0]]):
+                c = cells.cell(block, k)
+                array = read() if array is None else array
+                places = plan.index_places[root]
+                array = reorder(array, self.orders[root], k, [places[s][c] for s, _ in plan.shuffles[root].places])
+            return array
+
+        return lambda v: before.rewritten(v, ordered)
 
 
-Move = Rotate | Scale | Permute
+class Move(Protocol):
+    """One step of an element. `on(before)` prepares it for a state and gives what computes one parameter after it."""
+
+    def inverse(self) -> Move: ...
+
+    def on(self, before: State) -> Image: ...
 
 
 def multiply(array: Tensor, matrices: Tensor, axis: int, places: list[int]) -> Tensor:
@@ -198,14 +213,34 @@ class Element:
     """A gauge transformation. `apply` is pure; `g @ h` applies h first, then g."""
 
     plan: Plan
-    moves: tuple[object, ...] = ()
+    moves: tuple[Move, ...] = ()
 
     def apply(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The transformed state dict: same keys, shapes, dtypes and ties. Computed in float64, rounded once."""
-        state = State(self.plan, state_dict)
+        """The transformed state dict: same keys, shapes, dtypes and ties; what no move changes is the tensor that came in.
+        Computed in float64, rounded once.
+
+        Raises InputError where a tensor is missing or has another shape than the gauge expects."""
+        state = self.moved(State(self.plan, state_dict))
+        out = dict(state_dict)
+        for name in state.params:
+            state.stored(name)
+            y = state.result(name)
+            if y is None:
+                continue
+            made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+            for alias in dict.fromkeys((name, *self.plan.aliases.get(name, ()))):
+                if alias in state_dict:
+                    old = state_dict[alias]
+                    key = (old.dtype, old.device)
+                    made.setdefault(key, y.to(device=old.device, dtype=old.dtype).reshape(old.shape))
+                    out[alias] = made[key]
+        return out
+
+    def moved(self, state: State) -> State:
+        """The state after all moves; each of its parameters is computed when it is asked for."""
         for move in self.moves:
-            move.act(state)  # type: ignore[attr-defined]
-        return state.result(state_dict)
+            state = Moved(state, move.on)
+        return state
 
     def __matmul__(self, other: Element) -> Element:
         if other.plan is not self.plan and other.plan.shapes != self.plan.shapes:
@@ -213,7 +248,7 @@ class Element:
         return Element(self.plan, (*other.moves, *self.moves))
 
     def inverse(self) -> Element:
-        return Element(self.plan, tuple(m.inverse() for m in reversed(self.moves)))  # type: ignore[attr-defined]
+        return Element(self.plan, tuple(m.inverse() for m in reversed(self.moves)))
 
     def __repr__(self) -> str:
         return f"Element({', '.join(type(m).__name__.lower() for m in self.moves) or 'identity'})"

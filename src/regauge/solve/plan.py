@@ -1,22 +1,19 @@
-"""How an element reaches the tensors of a state dict: blocks as arrays with one axis a leaf, and gains by evaluation."""
+"""What elements need of the passes: frames to sample, index sets to permute, charges, translations, and their places."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from regauge.errors import InputError
-from regauge.graph.ir import Chart, Free, Graph, Param, Value, evaluate
-from regauge.solve.blocks import Block, Blocks
+from regauge.graph.ir import Graph, Param, Value
+from regauge.solve.blocks import Blocks
 from regauge.solve.cells import Cells
 from regauge.solve.charges import Charges
 from regauge.solve.frames import Derived, Frames
 from regauge.solve.indices import Indices
+from regauge.solve.state import State, gather, positions
 
 
 @dataclass(frozen=True)
@@ -177,115 +174,6 @@ def _neighbour(cells: Cells, cell: int, leaf: int) -> int:
 def _first(cells: Cells, where: dict[int, int]) -> int:
     c, leaf = next(iter(where.items()))
     return _neighbour(cells, c, leaf)
-
-
-class _Wide(dict[str, Tensor]):
-    """Tensors in float64 and in their charts, made when they are first asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.source: dict[str, tuple[Tensor, Chart]] = {}
-
-    def __missing__(self, name: str) -> Tensor:
-        found, chart = self.source[name]
-        wide = found.detach().to(torch.float64)
-        self[name] = chart.forward(wide) if chart.steps else wide
-        return self[name]
-
-
-class State:
-    """A state dict on its way through an element: canonical names, wide dtype, charts applied; blocks in and out."""
-
-    def __init__(self, plan: Plan, state: Mapping[str, Tensor]) -> None:
-        self.plan = plan
-        self.shifts = plan.shifts
-        self.levels = plan.levels
-        self.tensors = _Wide()
-        self.charts: dict[str, Chart] = {}
-        self.touched: set[str] = set()
-        for v in plan.parameters():
-            assert isinstance(v.op, Param)
-            found = next((state[n] for n in (v.op.name, *plan.aliases.get(v.op.name, ())) if n in state), None)
-            if found is None:
-                raise InputError(
-                    f"the state dict has no tensor {v.op.name}: the gauge was inferred from a model that has one"
-                )
-            if tuple(found.shape) != v.shape:
-                raise InputError(f"{v.op.name} has the shape {tuple(found.shape)}, the gauge expects {v.shape}")
-            self.charts[v.op.name] = v.op.chart
-            self.tensors.source[v.op.name] = (found, v.op.chart)
-
-    def read(self, block: Block) -> Tensor:
-        """The block as an array with one axis a leaf."""
-        t = self.tensors[block.value.op.name]  # type: ignore[union-attr]
-        return gather(t, block)
-
-    def write(self, block: Block, array: Tensor) -> None:
-        name = block.value.op.name  # type: ignore[union-attr]
-        if name not in self.touched:
-            self.tensors[name] = self.tensors[name].clone()
-            self.touched.add(name)
-        t = self.tensors[name]
-        where = positions(block)
-        if where is None:
-            self.tensors[name] = array.reshape(t.shape)
-        else:
-            t[np.ix_(*where)] = array.reshape([len(w) for w in where])
-
-    def value(self, v: Value) -> Tensor:
-        """A value that is made of parameters alone, from their present state."""
-        memo: dict[int, Tensor] = {}
-
-        def go(v: Value) -> Tensor:
-            if v.id not in memo:
-                match v.op:
-                    case Param(name):
-                        memo[v.id] = self.tensors[name]
-                    case Free():
-                        t = v.op.thunk()
-                        memo[v.id] = t.double() if t.is_floating_point() else t
-                    case op:
-                        memo[v.id] = evaluate(op, [go(a) for a in v.args], v.shape)
-            return memo[v.id]
-
-        return go(v)
-
-    def result(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same keys, dtypes, devices and ties; what was not touched is the very tensor that came in."""
-        out = dict(state)
-        for name in self.touched:
-            y = self.charts[name].inverse(self.tensors[name]) if self.charts[name].steps else self.tensors[name]
-            made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-            for alias in dict.fromkeys((name, *self.plan.aliases.get(name, ()))):
-                if alias in state:
-                    old = state[alias]
-                    key = (old.dtype, old.device)
-                    made.setdefault(key, y.to(device=old.device, dtype=old.dtype).reshape(old.shape))
-                    out[alias] = made[key]
-        return out
-
-
-def positions(block: Block) -> list[np.ndarray] | None:
-    """For each axis, its indices in leaf order; None if the block is the whole tensor in its own order."""
-    plain = True
-    out = []
-    for n, lattice in zip(block.value.shape, block.box, strict=True):
-        if lattice is None:
-            out.append(np.arange(n))
-            continue
-        at = np.array([lattice[0]], dtype=np.int64)
-        for m, s in lattice[1]:
-            at = (at[:, None] + np.arange(m, dtype=np.int64) * s).ravel()
-        out.append(at)
-        plain = plain and len(at) == n and bool((at == np.arange(n)).all())
-    return None if plain else out
-
-
-def gather(t: Tensor, block: Block) -> Tensor:
-    """A block of a tensor as an array with one axis a leaf."""
-    where = positions(block)
-    part = t if where is None else t[np.ix_(*where)]
-    return part.reshape(block.sizes)
 
 
 __all__ = ["Derived", "Plan", "Shuffle", "Source", "State", "frame_dim", "gather", "kind_of", "plan", "positions"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,8 +14,8 @@ from regauge.graph.ir import Add, Along, Einsum
 from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
-from regauge.solve.plan import State, gather
 from regauge.solve.sources import SCALAR, Demand, Shifts, Source
+from regauge.solve.state import SMALL, Image, Read, State, gather
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,18 @@ class Shift:
     def inverse(self) -> Shift:
         return Shift({s: -u for s, u in self.free.items()}, self.level)
 
-    def act(self, state: State) -> None:
-        _Replay(state, state.levels if self.level else state.shifts, self.free).run()
+    def on(self, before: State) -> Image:
+        steps = _Replay(before, before.plan.levels if self.level else before.plan.shifts, self.free).run()
+
+        def shifted(block: Block, read: Read) -> Tensor | None:
+            if block.id not in steps:
+                return None
+            old = read()
+            for step in steps[block.id]:
+                old = old + step().to(old)
+            return old
+
+        return lambda v: before.rewritten(v, shifted)
 
 
 @dataclass(frozen=True)
@@ -39,14 +51,16 @@ class Hide:
     def inverse(self) -> Hide:
         return Hide({b: tuple(-t for t in ts) for b, ts in self.parts.items()})
 
-    def act(self, state: State) -> None:
-        blocks = state.plan.frames.cells.blocks
-        for b, arrays in self.parts.items():
-            block = blocks[b]
-            old = state.read(block)
-            for a in arrays:
-                old = old + a
-            state.write(block, old)
+    def on(self, before: State) -> Image:
+        def hidden(block: Block, read: Read) -> Tensor | None:
+            if block.id not in self.parts:
+                return None
+            old = read()
+            for a in self.parts[block.id]:
+                old = old + a.to(old)
+            return old
+
+        return lambda v: before.rewritten(v, hidden)
 
 
 class _Replay:
@@ -71,8 +85,10 @@ class _Replay:
                 for t in r.ins:
                     self.users.setdefault(t.block.id, []).append(out)
 
-    def run(self) -> None:
-        """Go along the values; a demand that is not met moves its pivot, and the way from there is walked again."""
+    def run(self) -> dict[int, list[Callable[[], Tensor]]]:
+        """What is added to each parameter block.
+
+        Goes along the values; a demand that is not met moves its pivot, and the way from there is walked again."""
         demands = {d.block.id: d for d in self.plan.demands}
         for s in self.plan.sources:
             if s.known is None and s.id in self.values:
@@ -99,7 +115,7 @@ class _Replay:
             if source.known is None:
                 self.tau[source.block.id] = self._placed(source)
             i = min((position[o] for o in self.users.get(source.block.id, []) if o in position), default=i)
-        self._write()
+        return self._steps()
 
     def _placed(self, s: Source) -> Tensor:
         return self.values[s.id].reshape([1 if k in s.along else n for k, n in enumerate(s.block.sizes)])
@@ -189,9 +205,12 @@ class _Replay:
         return y.reshape([next(it) if l in inner else 1 for l in r.out.labels])
 
     def _value(self, block: Block) -> Tensor:
-        if block.value.id not in self.cache:
-            self.cache[block.value.id] = self.state.value(block.value)
-        return self.cache[block.value.id]
+        if block.value.id in self.cache:
+            return self.cache[block.value.id]
+        found = self.state.value(block.value).double()
+        if found.numel() <= SMALL:
+            self.cache[block.value.id] = found
+        return found
 
     def phi(self, block: Block, k: Known, gains: int | None = None) -> Tensor:
         """The covector on the leaves of the block, size 1 elsewhere."""
@@ -232,17 +251,19 @@ class _Replay:
         step = u.reshape(source.shape) / factor
         self.values[d.pivot] = self.values[d.pivot] - step if d.pivot in self.values else -step
 
-    def _write(self) -> None:
+    def _steps(self) -> dict[int, list[Callable[[], Tensor]]]:
+        """block -> what is added to it, spelled out when it is needed: u phi^T may be as large as the parameter."""
+        out: dict[int, list[Callable[[], Tensor]]] = {}
         for s in self.plan.sources:
             u = self.values.get(s.id)
-            if u is None:
-                continue
-            old = self.state.read(s.block)
-            shape = [n if k in s.leaves else 1 for k, n in enumerate(s.block.sizes)]
-            delta = u.reshape(shape)
-            if s.known is not None:
-                delta = delta * self._covector(s)
-            self.state.write(s.block, old + delta)
+            if u is not None:
+                out.setdefault(s.block.id, []).append(partial(self._step, s, u))
+        return out
+
+    def _step(self, s: Source, u: Tensor) -> Tensor:
+        shape = [n if k in s.leaves else 1 for k, n in enumerate(s.block.sizes)]
+        delta = u.reshape(shape)
+        return delta if s.known is None else delta * self._covector(s)
 
     def _covector(self, s: Source) -> Tensor:
         assert s.known is not None
