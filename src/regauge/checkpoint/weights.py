@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -58,32 +60,52 @@ def safetensors_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
-def read_header(path: Path) -> dict[str, dict]:
-    """The header of a safetensors file, name -> {dtype, shape, data_offsets}.
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself. entries: name -> {dtype, shape, data_offsets}; start: where the data begin."""
 
-    Raises InputError where the file is shorter than its header promises."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        if len(prefix) < 8:
-            raise InputError(f"{path}: truncated: {size} bytes are no safetensors file: download it again")
-        length = struct.unpack("<Q", prefix)[0]
-        if length > min(MAX_HEADER, size - 8):
-            raise InputError(
-                f"{path}: truncated or no safetensors file: the header should take {length:,} bytes, the file "
-                f"has {size:,}: download it again"
-            )
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError:
-            raise InputError(f"{path}: the safetensors header is not valid JSON: download the file again") from None
-    header.pop("__metadata__", None)
+    entries: dict[str, dict]
+    metadata: dict[str, str]
+    start: int
+
+
+def read_header(path: Path) -> dict[str, dict]:
+    """The entries of a safetensors file, name -> {dtype, shape, data_offsets}.
+
+    Raises InputError where the file cannot be read, or is shorter than its header promises."""
+    return whole_header(path).entries
+
+
+def whole_header(path: Path) -> Header:
+    """The entries of a safetensors file with its metadata. Raises InputError as `read_header` does."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            return _parsed(path, size, stream.read(8), stream)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check the path and its permissions") from None
+
+
+def _parsed(path: Path, size: int, prefix: bytes, stream: BinaryIO) -> Header:
+    if len(prefix) < 8:
+        raise InputError(f"{path}: truncated: {size} bytes are no safetensors file: download it again")
+    length = struct.unpack("<Q", prefix)[0]
+    if length > min(MAX_HEADER, size - 8):
+        raise InputError(
+            f"{path}: truncated or no safetensors file: the header should take {length:,} bytes, the file "
+            f"has {size:,}: download it again"
+        )
+    try:
+        header = json.loads(stream.read(length))
+    except ValueError:
+        raise InputError(f"{path}: the safetensors header is not valid JSON: download the file again") from None
+    metadata = header.pop("__metadata__", None) or {}
     promised = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size < promised:
         raise InputError(
             f"{path}: truncated: the header promises {promised:,} bytes, the file has {size:,}: download it again"
         )
-    return header
+    return Header(header, metadata, 8 + length)
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], source: str) -> None:

@@ -116,6 +116,10 @@ class State:
         self.cache.put((self.depth, name), t)
         return t
 
+    def read(self, block: Block) -> Tensor:
+        """The block as an array with one axis a leaf."""
+        return gather(self.tensor(block.value.op.name), block)  # type: ignore[union-attr]
+
     def value(self, v: Value) -> Tensor:
         """A value that is made of parameters alone, from their present state."""
         memo: dict[int, Tensor] = {}
