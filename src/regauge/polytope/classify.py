@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 
 import numpy as np
 
 from regauge.errors import InputError
-from regauge.polytope.catalogue import candidates
-from regauge.polytope.flags import Flags, HasFaces, flags
-from regauge.polytope.hull import Polytope
+from regauge.polytope.flags import Flags, HasFaces, TooManyFlags, flags, together
+from regauge.polytope.incidence import table
 from regauge.polytope.net import Array
+from regauge.polytope.typed import identify, lattice_flags
+from regauge.polytope.words import article, is_polygon
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,9 @@ class Name:
     congruent: bool
 
     def __str__(self) -> str:
-        if self.type.endswith("gon") and self.congruent:
+        if is_polygon(self.type) and self.congruent:
             return f"regular {self.type}"
-        article = "an" if self.type[0] in "aeio" else "a"
-        return self.type if self.congruent else f"combinatorially {article} {self.type}"
+        return self.type if self.congruent else f"combinatorially {article(self.type)}"
 
 
 def canonical_form(body: HasFaces) -> str:
@@ -93,24 +92,27 @@ def symmetry(body: HasFaces, tolerance: float = 1e-6, exact: bool = False) -> Sy
 def name(body: HasFaces, tolerance: float = 1e-6) -> Name | None:
     """The known polytope that the body is, or None.
 
-    Raises InputError as `canonical_form` does.
+    Products, direct sums and pyramids of known ones are known, and so are polars. Raises InputError as
+    `canonical_form` does.
     """
-    found = flags(body)
-    f_vector = tuple(int(c) + 1 for c in found.flags.max(axis=0))
-    form, order = found.canonical
-    for title, _ in candidates(f_vector):
-        model, shape = _model(f_vector, title)
-        if shape.canonical[0] == form:
-            there = model.vertices[shape.flags[shape.canonical[1], 0]]
-            here = body.vertices.astype(float)[found.flags[order, 0]]
-            return Name(title, _similar(here, there, tolerance))
-    return None
+    on, dim = table(body.faces), body.vertices.shape[1]
+    try:
+        shape = flags(body)
+    except TooManyFlags:
+        if not getattr(body, "bounded", True) or not getattr(body, "convex", True):
+            raise
+        shape = None  # of a convex body the incidence says all
+    found = identify(on, dim, shape)
+    if found is None or (shape is not None and not _is_lattice_of(on, dim, shape, body)):
+        return None
+    return Name(found.title, found.metric and _similar(body.vertices.astype(float), found.vertices, tolerance))
 
 
-@lru_cache(maxsize=256)
-def _model(f_vector: tuple[int, ...], title: str) -> tuple[Polytope, Flags]:
-    model = dict(candidates(f_vector))[title]()
-    return model, flags(model)
+def _is_lattice_of(on: Array, dim: int, shape: Flags, body: HasFaces) -> bool:
+    """Whether the faces are those that a convex body with this incidence has; a star body may have others."""
+    if getattr(body, "convex", True):
+        return True
+    return lattice_flags(on, dim).canonical[0] == shape.canonical[0]
 
 
 def _similar(a: Array, b: Array, tolerance: float) -> bool:
@@ -144,7 +146,7 @@ def _measures(found: Flags, points: Array, tolerance: float) -> Array:
         np.add.at(centre, face, points[found.flags[:, 0]])
         length = np.sqrt(((centre / number[:, None]) ** 2).sum(axis=1))
         columns.append(_clusters(length, tolerance)[face])
-    return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return together(columns)
 
 
 def _clusters(values: Array, tolerance: float) -> Array:

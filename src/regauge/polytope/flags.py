@@ -8,7 +8,7 @@ images of one another under a combinatorial automorphism, and the least walk is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -21,6 +21,10 @@ from regauge.polytope.fan import join
 from regauge.polytope.net import Array
 
 LARGEST = 200_000
+
+
+class TooManyFlags(InputError):
+    """The body is a polytope perhaps, but too large to walk all its flags."""
 
 
 class HasFaces(Protocol):
@@ -96,7 +100,7 @@ class Flags:
         The group acts freely on the flags, so its order is the size of an orbit, and every automorphism found at
         least doubles it; a flag that is not reached rules out its whole orbit.
         """
-        colour = self._refined(np.unique(np.stack([self._colours, colour], 1), axis=0, return_inverse=True)[1])
+        colour = self._refined(together([self._colours, colour]))
         start = int(np.flatnonzero(colour == np.bincount(colour).argmin())[0])
         walk, alike = self._walk(start), np.flatnonzero(colour == colour[start])
         found = Symmetries(np.empty((0, len(self.flags)), dtype=np.int32), np.arange(len(self.flags)), start)
@@ -120,13 +124,12 @@ class Flags:
     def _colours(self) -> Array:
         """Numbers of the flags that automorphisms keep, refined until stable; equal in isomorphic lattices."""
         columns = [self._turn(i) for i in range(len(self.neighbour) - 1)]
-        return self._refined(np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1])
+        return self._refined(together(columns))
 
     def _refined(self, colour: Array) -> Array:
         colour = colour.reshape(-1)
         while True:
-            table = np.stack([colour, *(colour[step] for step in self.neighbour)], axis=1)
-            finer = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
+            finer = together([colour, *(colour[step] for step in self.neighbour)])
             if finer.max() == colour.max():
                 return finer
             colour = finer
@@ -174,6 +177,14 @@ class Flags:
         return result
 
 
+def together(columns: Sequence[Array]) -> Array:
+    """One number for every row of some columns of numbers >= 0, in lexicographic order."""
+    label = np.unique(columns[0], return_inverse=True)[1]
+    for column in columns[1:]:
+        label = np.unique(label * (np.int64(column.max(initial=0)) + 1) + column, return_inverse=True)[1]
+    return label
+
+
 def flags(body: HasFaces) -> Flags:
     """The flags of a body. InputError when its faces do not have the diamond property (holes, pinched faces)."""
     chains = body.faces[-1]
@@ -181,7 +192,7 @@ def flags(body: HasFaces) -> Flags:
         upper, under = join(chains[:, -1], lower[:, 0])
         chains = np.concatenate([chains[upper], lower[under, 1:]], axis=1)
         if len(chains) > LARGEST:
-            raise InputError(f"the body has more than {LARGEST} flags; its symmetry is not worked out at this size.")
+            raise TooManyFlags(f"the body has more than {LARGEST} flags; its symmetry is not worked out at this size.")
     chains = chains[:, ::-1]
     if not len(chains):
         raise InputError("the body has no vertices, so it has no flags.")

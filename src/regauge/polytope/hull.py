@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
+from regauge.errors import InputError
+from regauge.polytope.incidence import lattice
 from regauge.polytope.net import Array
 
 
@@ -23,27 +25,26 @@ class Polytope:
 
 
 def hull(points: ArrayLike, tolerance: float = 1e-7) -> Polytope:
-    """The convex hull of points (n, d) around their mean; facets closer than `tolerance` to one plane are one."""
+    """The convex hull of points (n, d) around their mean; facets closer than `tolerance` to one plane are one.
+
+    Raises InputError when the points do not span their space.
+    """
     cloud: Array = np.asarray(points, dtype=float)
     cloud = cloud - cloud.mean(axis=0)
-    found = ConvexHull(cloud)
+    try:
+        found = ConvexHull(cloud)
+    except QhullError as error:
+        raise InputError(f"{len(cloud)} points in {cloud.shape[-1]} dimensions have no body as hull.") from error
     planes = found.equations[:, :-1] / -found.equations[:, -1:]
     size = np.abs(cloud).max()
-    planes = np.unique(np.round(planes * size, 6), axis=0, return_index=True)[1]
-    normals = found.equations[planes, :-1] / -found.equations[planes, -1:]
-    vertices = cloud[found.vertices]
-    on = np.abs(vertices @ normals.T - 1) < tolerance
-    levels = [[frozenset(np.flatnonzero(column).tolist()) for column in on.T]]
-    pairs: list[Array] = []
-    for _ in range(cloud.shape[1] - 1):
-        number: dict[frozenset[int], int] = {}
-        rows = []
-        for i, face in enumerate(levels[-1]):
-            shared = {face & other for other in levels[0]} - {face, frozenset()}
-            biggest = [s for s in shared if not any(s < t for t in shared)]
-            rows += [(i, number.setdefault(s, len(number))) for s in biggest]
-        levels.append(list(number))
-        pairs.append(np.array(rows))
-    order = np.array([next(iter(s)) for s in levels[-1]])
-    f_vector = tuple(len(level) for level in reversed(levels))
-    return Polytope(vertices[order], normals, f_vector, tuple(reversed(pairs)))
+    normals = planes[np.unique(np.round(planes * size, 6), axis=0, return_index=True)[1]]
+    corners = found.vertices[_extreme(cloud[found.vertices], normals, tolerance)]
+    on = np.abs(cloud[corners] @ normals.T - 1) < tolerance
+    f_vector, faces = lattice(on, cloud.shape[1])
+    return Polytope(cloud[corners], normals, f_vector, faces)
+
+
+def _extreme(points: Array, normals: Array, tolerance: float) -> Array:
+    """Points that are corners: their facets meet in nothing more (qhull keeps points inside merged facets)."""
+    on = np.abs(points @ normals.T - 1) < tolerance
+    return np.array([np.linalg.matrix_rank(normals[row], tol=1e-6) == points.shape[1] for row in on])
