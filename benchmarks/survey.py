@@ -56,7 +56,8 @@ def survey(kind: str, options: argparse.Namespace, records: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = [n for n in subjects(kind) if not options.only or n in options.only]
     wanted = [n for n in names if options.again or stale(folder / f"{n}.json", options)]
-    job = functools.partial(_job, kind, frozenset(options.stages))
+    known = {} if options.again else {n: r for n in wanted if (r := standing(folder / f"{n}.json"))}
+    job = functools.partial(_job, kind, frozenset(options.stages), known)
     for done, (name, record) in enumerate(run_all(job, wanted, options.jobs, options.limit), 1):
         (folder / f"{name}.json").write_text(json.dumps({"name": name, "kind": kind} | record, indent=1) + "\n")
         print(f"{done}/{len(wanted)} {kind} {name}: {summary(record)}", flush=True)
@@ -72,8 +73,14 @@ def stale(path: Path, options: argparse.Namespace) -> bool:
     return any(shows[s] not in record for s in options.stages)
 
 
-def _job(kind: str, stages: frozenset[str], name: str) -> dict[str, Any]:
-    return examine(kind, name, stages)
+def standing(path: Path) -> dict[str, Any] | None:
+    """A record that further stages can be added to."""
+    record = json.loads(path.read_text()) if path.exists() else {"error": "none"}
+    return None if "error" in record or record.get("sound") is False else record
+
+
+def _job(kind: str, stages: frozenset[str], known: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    return examine(kind, name, stages, known.get(name))
 
 
 def subjects(kind: str) -> list[str]:

@@ -27,6 +27,7 @@ class Subject:
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    vocabulary: int = 0  # tokens that inputs may hold, where they are tokens
 
 
 class Observed(nn.Module):
@@ -66,7 +67,12 @@ def build_causal(name: str, *, seed: int = 0, attention: str | None = None, **si
     with repaired():
         model = make_model(cls, config, attention)
     randomise(model, torch.Generator().manual_seed(seed))
-    return Subject(name, Observed(model).eval(), (), causal_inputs(name, config, seed))
+    return Subject(name, Observed(model).eval(), (), causal_inputs(name, config, seed), vocabulary(config))
+
+
+def vocabulary(config: Any) -> int:
+    sizes = [vars(n)["vocab_size"] for n in config_nodes(config) if type(vars(n).get("vocab_size")) is int]
+    return min(sizes, default=0)
 
 
 def tiny_config(name: str, cls: type, **sizes: int) -> Any:
@@ -118,6 +124,7 @@ def randomise(model: nn.Module, rng: torch.Generator) -> None:
                 buffer.copy_(0.5 + torch.rand(buffer.shape, generator=rng))
 
 
-def token_rows(tokens: Tensor, rng: torch.Generator) -> Tensor:
-    """Other tokens of the same shape, from the whole range that the given ones span."""
-    return torch.randint(int(tokens.max()) + 1, tokens.shape, generator=rng)
+def token_rows(tokens: Tensor, rng: torch.Generator, vocabulary: int = 0) -> Tensor:
+    """Other tokens of the same shape, special ones included; from the range of the given ones where there is no
+    vocabulary."""
+    return torch.randint(vocabulary or int(tokens.max()) + 1, tokens.shape, generator=rng)

@@ -17,37 +17,56 @@ import torch
 from regauge.errors import UnknownOperatorError
 
 from .build import Subject, build_causal
-from .trace import live_nodes, parameter_operators, trace
+from .trace import Traced, live_nodes, parameter_operators, trace
 
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
 SMALL = {"width": 8, "vocabulary": 13}  # the copy whose Jacobian is factorised
 LARGEST = 4500  # parameters of such a copy
 
 
-def examine(kind: str, name: str, stages: frozenset[str]) -> dict[str, Any]:
-    """Stages: trace, infer (with soundness), tight. A stage that fails is recorded and ends the record."""
+def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Stages: trace, infer (with soundness), tight. A stage that fails is recorded and ends the record. `known`: a
+    record whose stages stand."""
     _quiet()
     build = builder(kind)
-    record: dict[str, Any] = {"name": name, "kind": kind}
-    with _recording(record, "build"):
-        subject = build(name)
-        record["parameters"] = sum(p.numel() for p in subject.model.parameters())
-    if "error" not in record and "trace" in stages:
-        with _recording(record, "trace"):
-            traced = trace(subject)
-            record |= {
-                "trace_seconds": round(traced.seconds, 2),
-                "patched": traced.patched,
-                "nodes": len(live_nodes(traced.program)),
-                "operators": dict(parameter_operators(traced.program)),
-            }
-    if "error" not in record and "infer" in stages:
-        with _recording(record, "infer"):
-            record |= infer(subject, record.get("patched", False))
-    if "error" not in record and "tight" in stages and "dim" in record:
+    record: dict[str, Any] = {"name": name, "kind": kind} | (known or {})
+    if not ("nodes" in record and ("dim" in record or "infer" not in stages)):
+        with _recording(record, "build"):
+            subject = build(name)
+            record["parameters"] = sum(p.numel() for p in subject.model.parameters())
+        if "error" not in record:
+            _trace_and_infer(record, subject, stages)
+    if "error" not in record and "tight" in stages and "tight" not in record and "dim" in record:
         with _recording(record, "tight"):
             record |= tighten(kind, name, record)
     return record
+
+
+def _trace_and_infer(record: dict[str, Any], subject: Subject, stages: frozenset[str]) -> None:
+    """One trace serves both stages."""
+    traced: list[Traced] = []
+    if "infer" not in stages:
+        with _recording(record, "trace"):
+            traced.append(trace(subject))
+    for patched in (False, True) if "infer" in stages else ():
+        for key in ("error", "stage", "where"):
+            record.pop(key, None)
+        with _recording(record, "infer"), _clock(patched) as traced, _patches(patched):
+            record |= infer(subject, traced)
+        if traced or "error" not in record:
+            break
+        record["stage"] = "trace"
+    if traced:
+        record |= described(traced[-1])
+
+
+def described(traced: Traced) -> dict[str, Any]:
+    return {
+        "trace_seconds": round(traced.seconds, 2),
+        "patched": traced.patched,
+        "nodes": len(live_nodes(traced.program)),
+        "operators": dict(parameter_operators(traced.program)),
+    }
 
 
 def builder(kind: str) -> Callable[..., Subject]:
@@ -62,23 +81,22 @@ def builder(kind: str) -> Callable[..., Subject]:
     return build_plain
 
 
-def infer(subject: Subject, patched: bool) -> dict[str, Any]:
+def infer(subject: Subject, traced: list[Traced]) -> dict[str, Any]:
     """Compile and test: the dimension, what it is made of, what breaks the largest break, and the soundness."""
     import regauge
 
     from .prove import unsoundness
 
-    with _clock() as tracing, _patches(patched):
-        start = time.perf_counter()
-        gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
-        total = time.perf_counter() - start
+    start = time.perf_counter()
+    gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
+    seconds = time.perf_counter() - start - traced[-1].seconds
     error = unsoundness(subject, gauge)
     obstructions = [{"text": o.text, "source": o.source, "cost": o.cost} for o in gauge.obstructions[:5]]
     return {
         "dim": gauge.dim,
         "bonds": len(gauge.bonds),
         "frozen": list(gauge.frozen),
-        "infer_seconds": round(total - sum(tracing), 2),
+        "infer_seconds": round(seconds, 2),
         "unsoundness": error,
         "sound": error < UNSOUND,
         "obstructions": obstructions,
@@ -116,26 +134,30 @@ def _recording(record: dict[str, Any], stage: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clock() -> Iterator[list[float]]:
-    """Seconds spent in torch.export inside the block."""
-    spent: list[float] = []
+def _clock(patched: bool) -> Iterator[list[Traced]]:
+    """The programs that torch.export makes inside the block, with the seconds that each took."""
+    made: list[Traced] = []
+    export, decompose = torch.export.export, torch.export.ExportedProgram.run_decompositions
+    seconds = 0.0
 
     def timed(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal seconds
             start = time.perf_counter()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                spent.append(time.perf_counter() - start)
+            program = original(*args, **kwargs)
+            seconds += time.perf_counter() - start
+            if original is decompose:
+                made.append(Traced(program, seconds, patched))
+                seconds = 0.0
+            return program
 
         return call
 
-    program = torch.export.ExportedProgram
     with (
-        mock.patch.object(torch.export, "export", timed(torch.export.export)),
-        mock.patch.object(program, "run_decompositions", timed(program.run_decompositions)),
+        mock.patch.object(torch.export, "export", timed(export)),
+        mock.patch.object(torch.export.ExportedProgram, "run_decompositions", timed(decompose)),
     ):
-        yield spent
+        yield made
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from regauge.checkpoint.shrink import config_nodes
 
-from .build import Observed, Subject, causal_types, make_model, randomise, tiny_config
+from .build import Observed, Subject, causal_types, make_model, randomise, tiny_config, vocabulary
 from .inputs import SEQUENCE, token_ids
 from .replace import repaired
 
@@ -63,7 +63,7 @@ def build_other(name: str, *, seed: int = 0, attention: str | None = None, **siz
     with repaired():
         model = make_model(cls, config, attention)
     randomise(model, torch.Generator().manual_seed(seed))
-    return Subject(name, Observed(model).eval(), (), other_inputs(model, config, seed))
+    return Subject(name, Observed(model).eval(), (), other_inputs(model, config, seed), vocabulary(config))
 
 
 def other_inputs(model: Any, config: Any, seed: int) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def unsoundness(subject: Subject, gauge: Any, elements: int = 3) -> float:
 def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-13) -> tuple[int, float]:
     """Directions of parameter space that change no output at first order, and the gap of singular values at the cut.
 
-    Rows of the Jacobian (random combinations of outputs, six for each sample) are gathered over fresh inputs until
+    Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
     there are ``margin`` times as many as parameters: a sample's own outputs share one narrow hidden state.
     Parameters count once each however many names they have. A singular value counts as zero below ``tolerance`` times
     the largest, after each parameter's columns are scaled to the same norm.
@@ -68,11 +68,11 @@ def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-13) -> 
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None  # autograd drops a row on which the function depends
-    parameters = [p for p in model.parameters() if p.is_floating_point()]
+    parameters = [p.requires_grad_() for p in model.parameters() if p.is_floating_point()]
     count = sum(p.numel() for p in parameters)
     blocks, rows, draw = [], 0, 0
     while rows < margin * count:
-        block = _jacobian(model, fresh(args, draw), fresh(kwargs, draw), parameters, draw)
+        block = _fresh_jacobian(model, (args, kwargs), parameters, draw, subject.vocabulary)
         blocks.append(block)
         rows, draw = rows + block.shape[0], draw + 1
     jacobian = torch.cat(blocks)
@@ -85,6 +85,16 @@ def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-13) -> 
     return zero, float(last / max(float(first), 1e-300))
 
 
+def _fresh_jacobian(model: nn.Module, inputs: Any, parameters: Sequence[Tensor], draw: int, vocabulary: int) -> Tensor:
+    """Tokens from the whole vocabulary, unless the model refuses some (those that stand for an image that is not there)."""
+    try:
+        args, kwargs = fresh(inputs, draw, vocabulary)
+        return _jacobian(model, args, kwargs, parameters, draw)
+    except (ValueError, IndexError):
+        args, kwargs = fresh(inputs, draw)
+        return _jacobian(model, args, kwargs, parameters, draw)
+
+
 def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:
     torch.manual_seed(0)
     with InDouble():
@@ -92,7 +102,7 @@ def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Ten
     output, rows = full.flatten(), []
     samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
     weights = torch.randn(
-        min(len(output), 6 * samples), len(output), dtype=output.dtype, generator=torch.Generator().manual_seed(draw)
+        min(len(output), 2 * samples), len(output), dtype=output.dtype, generator=torch.Generator().manual_seed(draw)
     )
     for chunk in weights.split(128):
         try:
@@ -116,17 +126,20 @@ def _pulled_back(output: Tensor, parameters: Sequence[Tensor], cotangents: Tenso
     )
 
 
-def fresh(inputs: Any, draw: int) -> Any:
-    """Inputs of the same kind, drawn anew: floats normal, tokens from those that occur, everything else as it is."""
+def fresh(inputs: Any, draw: int, vocabulary: int = 0) -> Any:
+    """Inputs of the same kind, drawn anew: floats normal, tokens from the vocabulary, everything else as it is."""
     rng = torch.Generator().manual_seed(1000 + draw)
 
     def renew(x: Any) -> Any:
-        if not isinstance(x, Tensor) or draw == 0:
+        if isinstance(x, dict):
+            return {
+                k: token_rows(v, rng, vocabulary) if k.endswith("input_ids") and draw else renew(v)
+                for k, v in x.items()
+            }
+        if isinstance(x, (tuple, list)):
+            return type(x)(map(renew, x))
+        if not isinstance(x, Tensor) or draw == 0 or not x.is_floating_point():
             return x
-        if x.is_floating_point():
-            return torch.randn(x.shape, generator=rng, dtype=x.dtype)
-        return x
+        return torch.randn(x.shape, generator=rng, dtype=x.dtype)
 
-    if isinstance(inputs, dict):
-        return {k: token_rows(v, rng) if k.endswith("input_ids") and draw else renew(v) for k, v in inputs.items()}
-    return tree_map(renew, inputs)
+    return renew(inputs)

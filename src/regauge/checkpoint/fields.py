@@ -67,7 +67,12 @@ class Scale:
     @property
     def rank(self) -> int:
         """Of a compressed path: a third of the width, and even (some are rotated in pairs)."""
-        return max(2, self.width // 6 * 2)
+        return max(4, self.width // 6 * 2)
+
+    @property
+    def latent_heads(self) -> tuple[int, int, int]:
+        """Rotary, plain and value sizes of heads that a compressed path feeds: none exceeds its rank, as at full size."""
+        return (4, 6, 5) if self.rank >= 8 else (2, 4, 3)
 
     def width_of(self, size: int) -> int:
         """One new width for each old one: 24, 16, 20, 32, ... times width/24; small multiples stay multiples."""

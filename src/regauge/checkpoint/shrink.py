@@ -173,9 +173,14 @@ def shrink_attention(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> 
     size = head_size(width, planar=_is_image(old))
     latent = isinstance(old.get("qk_rope_head_dim"), int)
     if latent:
-        new["qk_rope_head_dim"], new["qk_nope_head_dim"], new["v_head_dim"] = 4, 6, 5
-        old_sizes = {old["qk_rope_head_dim"]: 4, old.get("qk_nope_head_dim"): 6, old.get("v_head_dim"): 5}
-        old_sizes[old["qk_rope_head_dim"] + (old.get("qk_nope_head_dim") or 0)] = 10
+        rotary, plain, value_size = scale.latent_heads
+        new["qk_rope_head_dim"], new["qk_nope_head_dim"], new["v_head_dim"] = rotary, plain, value_size
+        old_sizes = {
+            old["qk_rope_head_dim"]: rotary,
+            old.get("qk_nope_head_dim"): plain,
+            old.get("v_head_dim"): value_size,
+        }
+        old_sizes[old["qk_rope_head_dim"] + (old.get("qk_nope_head_dim") or 0)] = rotary + plain
     for name, value in old.items():
         if not isinstance(value, int) or isinstance(value, bool) or name in new:
             continue
@@ -191,7 +196,7 @@ def shrink_attention(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> 
             ratio = _ratio(value * _queries(old), hidden)
             new[name] = old_sizes.get(value, size) if latent else ratio * size
         elif name == "qk_head_dim":
-            new[name] = 10
+            new[name] = sum(scale.latent_heads[:2])
 
 
 def _queries(old: dict[str, Any]) -> int:

@@ -132,7 +132,8 @@ def where(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
     x, y = _as_number(x), _as_number(y)
     if isinstance(x, int | float) and isinstance(y, int | float):
         yes, no = float(x), float(y)
-        return b.pointwise("choose", lambda c: torch.where(c.bool(), yes, no), condition)
+        name = "choose_truth" if {yes, no} <= {0.0, 1.0} else "choose"
+        return b.pointwise(name, lambda c: torch.where(c.bool(), yes, no), condition, degree=0)
     if is_number(y):
         return _keep(b, condition, x, float(y), True)  # type: ignore[arg-type]
     if is_number(x):
@@ -178,7 +179,7 @@ def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Va
     if fill == 0:
         return b.pointwise("mask", fn, condition, x, degree=1, parity="odd", fixed=(0,), linear=not condition.learned)
     name = "drop" if fill <= -1e4 else "fill"
-    return b.pointwise(name, fn, condition, x, fixed=(0,))
+    return b.pointwise(name, fn, condition, x, fixed=(0,), degree=1 if abs(fill) == float("inf") else None)
 
 
 @rule("aten.masked_fill.Tensor", samples=lambda t: [(t(3, 5), t(3, 5) > 0, t(1).abs()[0])])

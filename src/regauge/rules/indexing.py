@@ -51,13 +51,19 @@ class Index:
 
 
 def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
-    """(*shape, n) rows of the identity. Entry -1 of a given index stands for n - 1."""
+    """(*shape, n) rows of the identity. Entry -1 of a given index stands for n - 1.
+
+    An index chosen among fewer than n never reaches the rest; one that arithmetic made is compared with each place.
+    """
     if isinstance(index, Index):
-        if index.onehot.shape[-1] != n:
-            raise NotImplementedError(f"an index chosen among {index.onehot.shape[-1]} reads an axis of {n}")
-        return index.onehot
+        among = index.onehot.shape[-1]
+        if among == n:
+            return index.onehot
+        if among < n:
+            return b.concat([index.onehot, b.zeros([*index.shape, n - among])], index.ndim)
+        index = index.numbers(b)
     if index.learned:
-        raise NotImplementedError("an index computed by arithmetic on parameters")
+        return _compared(b, index, n)
     thunk = index.op.thunk  # type: ignore[union-attr]
 
     def rows() -> torch.Tensor:
@@ -67,6 +73,17 @@ def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
         return torch.nn.functional.one_hot(given.long() % n, n).to(torch.get_default_dtype())
 
     return b.free(f"one_hot:{index.id}:{n}", [*index.shape, n], rows, index.data, total=(index.ndim, 1.0))
+
+
+def _compared(b: Builder, index: Value, n: int) -> Value:
+    """One-hot rows of integers that are values of the graph: their order counts."""
+    places = b.free(f"arange:{n}", [n], lambda: torch.arange(n, dtype=torch.get_default_dtype()))
+
+    def equal(x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        return (x.round().long() % n == place.long()).to(place.dtype)
+
+    equal.__regauge_key__ = ("place", n)  # type: ignore[attr-defined]
+    return b.pointwise("equal", equal, b.unsqueeze(index, index.ndim), places)
 
 
 def is_mask(index: Value | Index) -> bool:
@@ -250,6 +267,17 @@ def gather(b: Builder, x: Value, axis: int, index: Value | Index, *_: Any, **__:
     return chosen(b, x, axis, one_hot(b, index, x.shape[axis]))
 
 
+@rule(
+    "aten.one_hot.default",
+    samples=lambda t: [(_places(t, 3, 2, n=5), 5)],
+    indices=True,
+)
+def one_hot_rows(b: Builder, index: Value | Index, count: int = -1) -> Value:
+    if count < 0:
+        raise NotImplementedError("a number of classes that depends on parameters")
+    return one_hot(b, index, count)
+
+
 # -- writing ------------------------------------------------------------------------------------------------------
 
 
@@ -306,3 +334,44 @@ def index_add(b: Builder, x: Value, axis: int, index: Value | Index, source: Val
     mine = [50 if a == axis else a for a in labels]
     y = b.einsum([[50, axis], mine], labels, one_hot(b, index, x.shape[axis]), source)
     return b.scale(y, alpha) if _is_zero(x) else b.add([x, y], [1.0, float(alpha)])
+
+
+def _reduce_samples(t: Draw) -> list[tuple[Any, ...]]:
+    call = lambda how, own: ((t(3, 5), 1, _places(t, 3, 4, n=5), t(3, 4), how), dict(include_self=own))  # noqa: E731
+    return [call("amax", False), call("amax", True), call("amin", False), call("sum", False), call("mean", True)]
+
+
+@rule("aten.scatter_reduce.two", samples=_reduce_samples, indices=True)
+def scatter_reduce(
+    b: Builder, x: Value, axis: int, index: Value | Index, source: Value, how: str, *, include_self: bool = True
+) -> Value:
+    """Where nothing is written x stays; elsewhere it counts as one more source, or not at all."""
+    axis = axis % x.ndim
+    hits = _scattered(b, x.shape, axis, index, None)
+    if how in ("sum", "mean"):
+        total = _scattered(b, x.shape, axis, index, source)
+        total = b.add([x, total]) if include_self else total
+        if how == "mean":
+            count = b.pointwise("sources", _one_more if include_self else _at_least_one, hits)
+            total = b.mul(total, b.pointwise("reciprocal", torch.reciprocal, count, degree=-1, parity="odd"))
+        return total if include_self else where(b, hits, total, x)
+    if how not in ("amax", "amin"):
+        raise NotImplementedError(f"a scatter that reduces by {how}")
+    for a, n in enumerate(index.shape):
+        source = b.slice(source, a, 0, n)
+    hot = one_hot(b, index, x.shape[axis])  # (.., j, .., n)
+    far = float("-inf") if how == "amax" else float("inf")
+    reach = where(b, hot, b.unsqueeze(source, source.ndim), far)
+    extreme = torch.amax if how == "amax" else torch.amin
+    best = b.along(how, lambda y: extreme(y, axis), reach, [axis], out_axes=[], sizes=[], degree=1, equivariant=True)
+    best = b.permute(best, [*range(axis), best.ndim - 1, *range(axis, best.ndim - 1)])
+    own = where(b, hits, b.pointwise(how, torch.maximum if how == "amax" else torch.minimum, best, x, degree=1), x)
+    return own if include_self else where(b, hits, best, x)
+
+
+def _one_more(x: torch.Tensor) -> torch.Tensor:
+    return x.double() + 1
+
+
+def _at_least_one(x: torch.Tensor) -> torch.Tensor:
+    return x.double().clamp_min(1)

@@ -240,7 +240,7 @@ for _name in ("logical_not", "isnan", "isinf", "isfinite"):
     _asked(_name)
 
 _TRUTHS = ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "not_zero", "logical_and", "logical_or", "logical_xor",
-           "logical_not", "isnan", "isinf", "isfinite")  # fmt: skip
+           "logical_not", "choose_truth", "isnan", "isinf", "isfinite")  # fmt: skip
 
 
 def is_truth(x: Value) -> bool:
