@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from regauge.errors import InputError
-from regauge.polytope import describe, extract, rms, settle, train, train_deep
+from regauge.polytope import Maxout, describe, extract, network, rms, settle, train, train_deep
 from regauge.polytope import population as loss_of
+from regauge.polytope.moments import cones_of, loss_and_gradient, objective
 from regauge.polytope.quadrature import rule_of_size, sphere_rule
 
 SLOPES = {"abs": -1.0, "relu": 0.0, "leaky": 0.3}
@@ -131,8 +132,6 @@ def test_relu_needs_more_units_than_dimensions(units):
 
 def test_pairs_of_relu_reach_the_absolute_optimum():
     """2 N units started as +- pairs stay pairs: the icosidodecahedron from relu alone."""
-    from regauge.polytope import network
-
     w = train(3, 6, seed=1).network.layers[0].weight
     start = np.concatenate([w, -w]) * 1.1
     found = settle(network([start], np.ones(12), "relu"))
@@ -176,6 +175,63 @@ def test_deeper_nets_are_rounder_than_one_layer_of_as_many_regions():
     found = train_deep(3, (6, 6), "relu", seed=1, steps=500)
     body = extract(found.network, tolerance=1e-7)
     assert found.rms < 0.06 and body.bounded
+
+
+def random_net(dim, widths, kind, seed=0):
+    rng = np.random.default_rng(seed)
+    pieces = 2 if isinstance(kind, Maxout) else 1
+    sizes = [dim, *widths]
+    weights = [rng.normal(size=(pieces * m, n)) for n, m in zip(sizes, widths, strict=False)]
+    return network(weights, rng.normal(size=widths[-1]), kind)
+
+
+@pytest.mark.parametrize("slope", SLOPES.values(), ids=SLOPES)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_loss_cone_by_cone_is_the_closed_one(dim, slope):
+    net = network(
+        [np.random.default_rng(dim).normal(size=(5, dim))], np.random.default_rng(1).normal(size=5), "leaky", slope
+    )
+    value, (dw, da) = loss_and_gradient(net, cones_of(net))
+    first, second = loss_of.gradient(net.out, net.layers[0].weight, slope)
+    assert value == pytest.approx(loss_of.loss(net.out, net.layers[0].weight, slope), abs=1e-13)
+    assert np.abs(da - first).max() < 1e-13 and np.abs(dw - second).max() < 1e-13
+
+
+@pytest.mark.parametrize("kind", ["relu", "abs", Maxout(2)], ids=str)
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_exact_loss_of_deep_nets(dim, kind):
+    """Against quadrature, and its gradient against differences; the moments of all cones add up to the sphere's."""
+    net = random_net(dim, (4, 4, 3), kind)
+    cones = cones_of(net)
+    assert np.allclose(cones.second.sum(axis=0), np.eye(dim) / dim, atol=1e-14)
+    assert np.abs(cones.first.sum(axis=0)).max() < 1e-14
+    exact = objective(net)
+    x = exact.vector(net)
+    assert exact.value(x) == pytest.approx(rms(net, 300000) ** 2, rel=2e-5)
+    step = 1e-6 * np.eye(len(x))
+    numeric = np.array([(exact.value(x + e) - exact.value(x - e)) / 2e-6 for e in step])
+    assert np.abs(numeric - exact.gradient(x)).max() < 1e-7 * max(1, np.abs(numeric).max())
+
+
+@pytest.mark.parametrize(("dim", "widths", "kind"), [(2, (3, 3), "relu"), (3, (3, 3), "abs")])
+def test_deep_nets_are_polished_to_the_last_digit(dim, widths, kind):
+    rough = train_deep(dim, widths, kind, seed=0, steps=300)
+    fine = settle(rough.network)
+    assert fine.gradient < 1e-12 and fine.rms < rough.rms
+    assert rms(fine.network, 100000) == pytest.approx(fine.rms, rel=1e-4)
+    curved = np.linalg.eigvalsh(objective(fine.network).hessian(objective(fine.network).vector(fine.network)))
+    assert curved.min() > -1e-6 and (curved < 1e-6).sum() >= sum(widths)  # a minimum; every unit's scale is free
+
+
+def test_mirrors_of_mirrors_give_the_octagon_exactly():
+    best = min(train_deep(2, (2, 2), "abs", seed=seed, steps=300, polish=True).rms for seed in range(2))
+    assert best == pytest.approx(polygon_rms(8), abs=1e-12)
+
+
+def test_above_three_dimensions_the_sampled_loss_is_settled():
+    rough = train_deep(4, (5, 4), "abs", steps=100, points=400)
+    fine = settle(rough.network, points=400, rounds=1)
+    assert rms(fine.network, 4000) < rms(rough.network, 4000)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 4, 5])

@@ -34,6 +34,14 @@ def polytope(
     slope: Annotated[float, typer.Option("--slope", help="Slope below zero of leaky units.")] = 0.01,
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
     steps: Annotated[int, typer.Option("--steps", help="Training steps, for more than one hidden layer.")] = 2000,
+    polish: Annotated[
+        bool | None,
+        typer.Option(
+            "--polish/--no-polish",
+            help="More than one hidden layer: go on to the last digit.  [default: up to 80 weights, d <= 3]",
+            show_default=False,
+        ),
+    ] = None,
     tolerance: Annotated[float, typer.Option("--tolerance", help="Relative size that counts as zero.")] = 1e-6,
     exact: Annotated[
         bool, typer.Option("--exact", help="Decide in rational arithmetic, on the weights as floats.")
@@ -58,7 +66,11 @@ def polytope(
     if len(widths) == 1:
         trained = train(dim, widths[0], activation.value, slope=slope, seed=seed, frames=shown)
     else:
-        trained = train_deep(dim, widths, activation.value, slope=slope, seed=seed, steps=steps, frames=shown)
+        weights = sum(a * b for a, b in zip([dim, *widths], [*widths, 1], strict=True))
+        done = polish if polish is not None else dim <= 3 and weights <= 80
+        trained = train_deep(
+            dim, widths, activation.value, slope=slope, seed=seed, steps=steps, frames=shown, polish=done
+        )
     body = extract(trained.network, exact=exact, tolerance=tolerance)
     title = describe(body)
     if as_json:
@@ -121,6 +133,7 @@ def show(trained: Trained, body: StarBody, title: str) -> None:
     table.add_column(justify="right")
     table.add_row("network", repr(trained.network))
     table.add_row("rms of f - 1", f"{trained.rms:.7f}")
+    table.add_row("largest gradient", f"{trained.gradient:.1e}")
     for key, value in summary(body):
         table.add_row(key, value)
     Console(highlight=False).print(table)

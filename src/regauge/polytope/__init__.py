@@ -18,8 +18,9 @@ from regauge.polytope.module import Abs, MaxPieces, module, read
 from regauge.polytope.net import Layer, Maxout, Network, Slopes, network, rational
 from regauge.polytope.page import page, save_page, summary
 from regauge.polytope.reduce import reduce
+from regauge.polytope.settle import settle
 from regauge.polytope.smooth import PBody, Polar, pbody, roundest
-from regauge.polytope.train import Trained, settle, train
+from regauge.polytope.train import Trained, train
 
 __all__ = [
     "Abs", "Flow", "Lattice", "Layer", "MaxPieces", "Maxout", "Mesh", "Name", "Network", "PBody", "Polar",

@@ -128,7 +128,7 @@ def extract(
         raise InputError(f"tolerance {tolerance} is negative; give 0 or more.")
     found = regions(net, 0.0 if net.exact else tolerance)
     fan, rays, values = found.fan, found.rays, found.values
-    inner = _inner_points(fan, rays)
+    inner = inner_points(fan, rays)
     gradient = _gradients(net, inner)
     a, b = walls(fan).T
     jump = gradient[a] - gradient[b]
@@ -164,7 +164,7 @@ def extract(
     )
 
 
-def _inner_points(fan: Fan, rays: Array) -> Array:
+def inner_points(fan: Fan, rays: Array) -> Array:
     """A point inside every full cone: the sum of its rays."""
     member = fan.rays_of(fan.top)
     if rays.dtype != object:

@@ -65,31 +65,17 @@ def train(
         start = np.concatenate([rng.choice([-1, 1], size=units) * size, (w / size[:, None]).reshape(-1)])
         objective = _free(units, dim, alpha)
     else:
-        start, objective = w.reshape(-1), _fixed(fixed, dim, alpha)
+        start, objective = w.reshape(-1), with_signs(fixed, dim, alpha)
 
     def as_network(x: Array) -> Network:
         a, v = (x[:units], x[units:].reshape(units, dim)) if free else (fixed, x.reshape(units, dim))
         return single(v, a, alpha)
 
-    return _minimise(objective, start, as_network, frames)
+    return minimise(objective, start, as_network, frames)
 
 
-def settle(net: Network) -> Trained:
-    """Minimise the same loss from a one-layer network whose units all have the same slopes; signs of a_i are kept.
-
-    Raises InputError for another network.
-    """
-    layer = net.layers[0]
-    kind = layer.activation
-    if len(net.layers) > 1 or not isinstance(kind, Slopes) or (kind.positive != 1).any() or np.ptp(kind.negative):
-        raise InputError("only one hidden layer of equal units, phi(z) = z above zero, has a closed population loss.")
-    alpha, n, d = float(kind.negative[0]), layer.units, net.dim
-    signs = np.sign(net.out)
-    start = layer.weight * np.abs(net.out)[:, None]
-    return _minimise(_fixed(signs, d, alpha), start.reshape(-1), lambda x: single(x.reshape(n, d), signs, alpha), 0)
-
-
-def _minimise(objective: Objective, start: Array, as_network: Callable[[Array], Network], frames: int) -> Trained:
+def minimise(objective: Objective, start: Array, as_network: Callable[[Array], Network], frames: int) -> Trained:
+    """L-BFGS from `start`, then Newton steps."""
     points: list[Array] = [start]
     found = minimize(
         objective[0], start, jac=objective[1], method="L-BFGS-B", callback=lambda x: points.append(np.array(x)),
@@ -107,7 +93,8 @@ def single(w: Array, a: Array, slope: float) -> Network:
     return Network((Layer(w, Slopes(np.ones(len(w)), np.full(len(w), float(slope)))),), np.asarray(a, dtype=float))
 
 
-def _fixed(a: Array, dim: int, slope: float) -> Objective:
+def with_signs(a: Array, dim: int, slope: float) -> Objective:
+    """The population loss in the hidden weights alone, the output weights fixed to `a`."""
     n = len(a)
     return (
         lambda x: population.loss(a, x.reshape(n, dim), slope),
