@@ -52,7 +52,10 @@ class _Rewriter:
         return len(self.users[v.id]) == 1 and v.id not in self.observed
 
     def copy(self, v: Value) -> Value:
-        return self.b._make(v.op, tuple(self.new[a.id] for a in v.args), v.shape, v.learned, v.data)
+        args = tuple(self.new[a.id] for a in v.args)
+        if args and v.learned and not any(a.learned for a in args):
+            return self.b.op(v.op, args, v.shape)  # a product with zero was learned before
+        return self.b._make(v.op, args, v.shape, v.learned, v.data)
 
     def visit(self, v: Value) -> Value:
         return self.copy(v)
@@ -83,17 +86,36 @@ class _Simplify(_Rewriter):
                 return self._centring(v) or self._chart(v) or self.copy(v)
             case Pointwise(name="aten.exp.default"):
                 return self._chart(v) or self.copy(v)
+            case Pointwise(name="mask"):
+                return self._safe_softmax(v) or self.copy(v)
         return self.copy(v)
 
+    def _safe_softmax(self, v: Value) -> Value | None:
+        """0 in rows that are minus infinity throughout, else the softmax: the softmax, as attention means it."""
+        condition, p = v.args
+        steps = []
+        while len(condition.args) == 1 and (not steps or steps[-1] != "minus_infinite"):
+            if not isinstance(condition.op, Reshape):
+                steps.append(getattr(condition.op, "name", ""))
+            if isinstance(condition.op, Along):
+                rows = {i for i, l in enumerate(condition.op.ins[0]) if l in condition.op.touched}
+            condition = condition.args[0]
+        if steps != ["logical_not", "any", "logical_not", "minus_infinite"] or not isinstance(p.op, Along):
+            return None
+        same = {i for i, l in enumerate(p.op.ins[0]) if l in p.op.touched} == rows
+        return self.new[p.id] if p.op.name == "softmax" and p.args[0] is condition and same else None
+
     def _unpermuted(self, v: Value) -> Value:
-        """Read a weight under its own labels where it was transposed on the way."""
+        """Read a weight under its own labels where it was transposed or repeated on the way."""
         assert isinstance(v.op, Einsum)
         ins, args = [], []
-        for labels, a in zip(v.op.ins, v.args, strict=True):
+        for i, (labels, a) in enumerate(zip(v.op.ins, v.args, strict=True)):
             new = self.new[a.id]
             inner = new.op
             if isinstance(inner, Einsum) and len(new.args) == 1 and not new.data:
-                if sorted(inner.ins[0]) == sorted(inner.out):
+                held = {l for j, others in enumerate(v.op.ins) if j != i for l in others}
+                repeated = {l for l, own in zip(labels, inner.out, strict=True) if own not in inner.ins[0]}
+                if set(inner.ins[0]) <= set(inner.out) and repeated <= held:
                     labels = tuple(labels[inner.out.index(l)] for l in inner.ins[0])
                     new = new.args[0]
             ins.append(labels)

@@ -210,7 +210,8 @@ def _comparison(name: str, packet: str) -> None:
 
     @rule(f"aten.{packet}.Scalar", samples=lambda t: [(t(3, 5), 0.0), (t(3, 5), 0.5)])
     def compare_scalar(b: Builder, x: Value, c: float) -> Value:
-        return b.pointwise(name, truth(f"aten.{packet}.Scalar", c), x, degree=0 if c == 0 else None)
+        named = "minus_infinite" if packet == "eq" and c == float("-inf") else name
+        return b.pointwise(named, truth(f"aten.{packet}.Scalar", c), x, degree=0 if c == 0 else None)
 
 
 for _name, _packet in (
@@ -239,8 +240,10 @@ for _name in ("logical_not", "isnan", "isinf", "isfinite"):
 
     _asked(_name)
 
-_TRUTHS = ("greater", "greater_equal", "less", "less_equal", "equal", "not_equal", "not_zero", "logical_and", "logical_or", "logical_xor",
-           "logical_not", "choose_truth", "isnan", "isinf", "isfinite")  # fmt: skip
+_TRUTHS = (
+    "greater", "greater_equal", "less", "less_equal", "equal", "minus_infinite", "not_equal", "not_zero",
+    "logical_and", "logical_or", "logical_xor", "logical_not", "choose_truth", "isnan", "isinf", "isfinite",
+)  # fmt: skip
 
 
 def is_truth(x: Value) -> bool:

@@ -18,15 +18,19 @@ from regauge.solve.frames import evaluable
 class Known:
     """sum over the leaves `along` of phi x = kappa. phi: 1 divided by the gains; kappa: constant + sum of phi . shift.
 
-    shifts: (coefficient, block, number of gains that came before). partial: the sum runs over all blocks into which the
-    axes are cut.
+    shifts: (coefficient, block, number of gains that came before). axis: the sum runs over all blocks into which this
+    axis of the value is cut.
     """
 
     along: frozenset[int]
     constant: float
     gains: tuple[Block, ...] = ()
     shifts: tuple[tuple[float, Block, int], ...] = ()
-    partial: bool = False
+    axis: int | None = None
+
+    @property
+    def partial(self) -> bool:
+        return self.axis is not None
 
     @property
     def zero(self) -> bool:
@@ -46,9 +50,11 @@ def known_relations(blocks: Blocks, relations: list[Relation]) -> dict[int, Know
     for v in blocks.graph.values:
         for b in blocks.of[v.id]:
             if isinstance(v.op, Free):
-                if v.op.total is not None and len(blocks.of[v.id]) == 1:
+                if v.op.total is not None:
                     axis, total = v.op.total
-                    found[b.id] = Known(frozenset(k for k, (a, _, _) in enumerate(b.leaves) if a == axis), total)
+                    along = frozenset(k for k, (a, _, _) in enumerate(b.leaves) if a == axis)
+                    if prod(b.sizes[k] for k in along) == v.shape[axis]:
+                        found[b.id] = Known(along, total)
                 continue
             made = writers.get(b.id, [])
             if len(made) == 1:
@@ -77,15 +83,17 @@ def _total(r: Relation) -> Known | None:
     shape = r.out.block.value.shape
     along = frozenset(k for k, (a, _, _) in enumerate(r.out.block.leaves) if a in axes)
     partial = prod(r.out.block.sizes[k] for k in along) != prod(shape[a] for a in axes)
-    if not along and not partial:
-        return None
-    return Known(along, r.op.total, partial=partial)
+    if not partial:
+        return Known(along, r.op.total) if along else None
+    return Known(along, r.op.total, axis=min(axes)) if len(axes) == 1 else None
 
 
 def _carry(r: Relation, t: Term, k: Known) -> Known | None:
     labels = {t.labels[i] for i in k.along}
-    if k.partial or not labels <= set(r.out.labels):
+    if not labels <= set(r.out.labels):
         return None
+    if k.axis is not None:
+        return _carry_cut(r, t, k)
     along = frozenset(i for i, l in enumerate(r.out.labels) if l in labels)
     others = [o for o in r.ins if o is not t]
     held = {l for o in others for l in o.labels}
@@ -120,6 +128,18 @@ def _carry(r: Relation, t: Term, k: Known) -> Known | None:
         case Along() if r.op.linear and not (labels & r.touched):
             return k.at(along) if k.zero or r.op.constants else None
     return None
+
+
+def _carry_cut(r: Relation, t: Term, k: Known) -> Known | None:
+    """A relation over several blocks goes on where the cut axis stays what it is, counted from the end."""
+    old, new = t.block.value.shape, r.out.block.value.shape
+    assert k.axis is not None
+    end = k.axis - len(old)
+    labels = {t.labels[i] for i in k.along}
+    if not isinstance(r.op, Reshape) or old[end:] != new[end:] or labels & r.touched:
+        return None
+    along = frozenset(i for i, l in enumerate(r.out.labels) if l in labels)
+    return Known(along, k.constant, axis=len(new) + end)
 
 
 def _gain(v: Value) -> bool:

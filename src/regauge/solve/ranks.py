@@ -7,6 +7,7 @@ the invisible rest of every W is free. For a chain of linear maps the sum is the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -40,7 +41,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         return ()
     role = sides(plan)
     users = plan.graph.consumers()
-    maps: list[tuple[Block, int, tuple[int, ...], tuple[int, ...], set[str]]] = []
+    maps: list[tuple[Block, tuple[int, ...], tuple[int, ...]]] = []
     unclear: set[int] = set()
 
     def root(b: Block, k: int) -> int:
@@ -65,7 +66,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
                 continue
             into = tuple(k for k in range(len(b.leaves)) if role.get((b.id, k)) == {"dual"})
             out = tuple(k for k in range(len(b.leaves)) if k not in into)
-            maps.append((b, 0, into, out, set()))
+            maps.append((b, into, out))
     relation = {s.block.id: 1 for s in plan.shifts.sources if s.known is not None}
 
     def places(b: Block, k: int) -> set[int]:
@@ -74,34 +75,32 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         found = plan.frame_places.get(plan.component(root(b, k)), {})
         return {where[c] for where in found.values() if c in where}
 
-    def extent(b: Block, leaves: tuple[int, ...], which: str, skip: set[int]) -> int:
-        """Directions on one side of a map: of frames as filled or seen, of other leaves all."""
+    def dual(b: Block, k: int) -> bool:
+        return bool(plan.frames.sign[cells.cell(b, k)])
+
+    def visible(b: Block, leaves: Iterable[int]) -> int:
+        """Directions on one side of a map that something meets: of frames those of the other role, of other leaves all."""
         total = 1
         for k in leaves:
-            if k in skip:
-                continue
             w = widths.get(root(b, k))
-            total *= b.sizes[k] if w is None else getattr(w, which)
+            total *= b.sizes[k] if w is None else w.span if dual(b, k) else w.seen
         return total
 
-    def sides_of(b: Block, into: tuple[int, ...], out: tuple[int, ...], k: int) -> tuple[bool, int]:
-        """Does the map fill the frame at leaf k (else it reads it), and with how many directions?"""
+    def amount(b: Block, into: tuple[int, ...], out: tuple[int, ...], k: int) -> int:
+        """Directions of the frame at leaf k that the map reaches."""
         skip = places(b, k)
         if k in out:
-            return True, max(0, extent(b, into, "span", skip) - (relation.get(b.id, 0) if into else 0))
-        return False, extent(b, out, "seen", skip)
+            less = relation.get(b.id, 0) if into else 0
+            return max(0, visible(b, (j for j in into if j not in skip)) - less)
+        return visible(b, (j for j in out if j not in skip))
 
     for _ in range(len(widths) + 2):
         fresh = {r: [0, 0] for r in widths}
-        for b, _, into, out, _ in maps:
+        for b, into, out in maps:
             for k in range(len(b.leaves)):
                 r = root(b, k)
-                if r not in widths:
-                    continue
-                fills, amount = sides_of(b, into, out, k)
-                dual = bool(plan.frames.sign[cells.cell(b, k)])
-                # q and k meet in a contraction: each fills its own side, and reads the other
-                fresh[r][1 if (not fills) or (fills and dual) else 0] += amount
+                if r in widths:  # vectors fill a frame, duals read it; of two that meet in a contraction either may be called so
+                    fresh[r][dual(b, k)] += amount(b, into, out, k)
         changed = False
         for r, (filled, read) in fresh.items():
             w = widths[r]
@@ -115,7 +114,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
     for r in short:
         w = widths[r]
         found.append(Shortfall(f"frame {w.n} filled {w.span} seen {w.seen}", w.copies * (w.span * w.seen - w.n * w.n)))
-    for b, _, into, _, _ in maps:
+    for b, into, _ in maps:
         touched = [k for k in range(len(b.leaves)) if root(b, k) in short]
         if not touched:
             continue
@@ -128,22 +127,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
             (inner if k in into else outer).append(k)
         less = relation.get(b.id, 0) if inner else 0
         full_in, full_out = prod(b.sizes[k] for k in inner) - less, prod(b.sizes[k] for k in outer)
-
-        def visible(leaves: list[int], reading: bool, b: Block = b) -> int:
-            total = 1
-            for k in leaves:
-                w = widths.get(root(b, k))
-                if w is None:
-                    total *= b.sizes[k]
-                    continue
-                dual = bool(plan.frames.sign[cells.cell(b, k)])
-                if reading:
-                    total *= w.span
-                else:
-                    total *= w.span if dual else w.seen
-            return total
-
-        free = full_in * full_out - (visible(inner, True) - less) * visible(outer, False)
+        free = full_in * full_out - (visible(b, inner) - less) * visible(b, outer)
         if free:
             found.append(Shortfall(f"map {b.value.op.name}", copies * free))  # type: ignore[union-attr]
     return tuple(found)

@@ -233,27 +233,25 @@ class _Solver:
         mine = {t.labels[i] for i in part.leaves}
         along = {others[0].labels[i] for i in k.along}
         shared = mine & set(others[0].labels)
-        if k.partial and not self._uniform(t, summed):
+        if k.partial and not self._uniform(r, t, others[0], k):
             return False
         return (
             summed == along and not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
         )
 
-    def _axes(self, t: Term, labels: set[int]) -> set[int]:
-        return {a for l, (a, _, _) in zip(t.labels, t.block.leaves, strict=True) if l in labels}
-
     def _leads(self, p: Term, r: Relation) -> bool:
         """The block is the first of those into which the averaged axis is cut."""
-        k = self.known[p.block.id]
-        axes = {
-            i for i, (x, y) in enumerate(zip(p.block.value.shape, p.block.box, strict=True)) if y is not None and x > 1
-        }
-        axes &= self._axes(p, {p.labels[i] for i in k.along}) or {p.block.value.ndim - 1}
-        return p.block.id == min(b.id for b in self.blocks.siblings(p.block, axes))
+        axis = self.known[p.block.id].axis
+        assert axis is not None
+        return p.block.id == min(b.id for b in self.blocks.siblings(p.block, {axis}))
 
-    def _uniform(self, t: Term, summed: set[int]) -> bool:
-        """The translation is the same in all blocks along the summed axis."""
-        return self._everywhere(t.block, self._axes(t, summed) or {t.block.value.ndim - 2})
+    def _uniform(self, r: Relation, t: Term, p: Term, k: Known) -> bool:
+        """The translation is the same in all blocks along the averaged axis."""
+        assert isinstance(r.op, Einsum) and k.axis is not None
+        at = next(i for i, x in enumerate(r.ins) if x is p)
+        mine = next(i for i, x in enumerate(r.ins) if x is t)
+        label = r.op.ins[at][k.axis]
+        return label in r.op.ins[mine] and self._everywhere(t.block, {r.op.ins[mine].index(label)})
 
     def _everywhere(self, b: Block, axes: set[int]) -> bool:
         """The translation is the same in all blocks into which these axes are cut."""
