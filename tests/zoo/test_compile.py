@@ -104,6 +104,16 @@ def test_json_round_trip(case: Case):
     assert relative(again.sample(7).apply(state), gauge.sample(7).apply(state)) < 1e-12
 
 
+def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    try:
+        return program.run_decompositions()
+    except ValueError as error:  # torch's own expansion of attention returns strides that the model's next view refuses
+        assert "Cannot view a tensor" in str(error)
+        table = torch.export.default_decompositions()
+        table.pop(torch.ops.aten.scaled_dot_product_attention.default)
+        return program.run_decompositions(table)
+
+
 @everywhere
 def test_decomposed_gives_the_same_gauge(case: Case, request: pytest.FixtureRequest):
     """The second route: every composite operator expanded into primitives."""
@@ -112,7 +122,7 @@ def test_decomposed_gives_the_same_gauge(case: Case, request: pytest.FixtureRequ
     call, gauge = compiled(case.name)
     if not isinstance(call.observe, str) and call.observe is not None:
         pytest.skip("a callable observes the module's output")
-    program = torch.export.export(call.model, call.args, call.kwargs, strict=False).run_decompositions()
+    program = decomposed(torch.export.export(call.model, call.args, call.kwargs, strict=False))
     second = regauge.infer(program, call.args, call.kwargs, observe=call.observe)
     assert second.dim == gauge.dim
     groups = sorted((b.size, str(b.group), b.dim) for b in gauge.bonds)

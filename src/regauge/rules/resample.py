@@ -46,6 +46,25 @@ resample(
     lambda t: [(_image(t, 2), [2, 2])],
 )
 
+
+def _pool_with_places(dims: int) -> None:
+    fn = getattr(F, f"max_pool{dims}d")
+
+    @rule(f"aten.max_pool{dims}d_with_indices.default", samples=lambda t: [(_image(t, dims), [2] * dims, [2] * dims)])
+    def pool(b: Builder, x: Value, *args: Any, **kwargs: Any) -> tuple[Value, Value]:
+        """The largest entries, and where they are: places do not change when all entries are scaled."""
+        sizes = list(fn(torch.empty(x.shape, device="meta"), *args, **kwargs).shape[-dims:])
+        axes = range(x.ndim - dims, x.ndim)
+
+        def places(x: Tensor) -> Tensor:
+            return fn(x, *args, return_indices=True, **kwargs)[1].to(x.dtype)
+
+        y = b.along(f"max_pool{dims}d", lambda x: fn(x, *args, **kwargs), x, axes, out_axes=axes, sizes=sizes, degree=1)
+        return y, b.along("argmax_pool", places, x, axes, out_axes=axes, sizes=sizes, degree=0)
+
+
+for _dims in (2, 3):
+    _pool_with_places(_dims)
 for _mode, _dims in (("nearest1d", 1), ("nearest2d", 2), ("nearest3d", 3)):
     _repeat = lambda t, n=_dims: [(_image(t, n), None, [2.0] * n), (_image(t, n), [3] * n, None)]  # noqa: E731
     resample(f"aten.upsample_{_mode}.vec", "upsample", _dims, operator(f"aten.upsample_{_mode}.vec"), True, _repeat)

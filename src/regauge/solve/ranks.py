@@ -99,7 +99,9 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         for b, into, out in maps:
             for k in range(len(b.leaves)):
                 r = root(b, k)
-                if r in widths:  # vectors fill a frame, duals read it; of two that meet in a contraction either may be called so
+                if (
+                    r in widths
+                ):  # vectors fill a frame, duals read it; of two that meet in a contraction either may be called so
                     fresh[r][dual(b, k)] += amount(b, into, out, k)
         changed = False
         for r, (filled, read) in fresh.items():
