@@ -15,8 +15,6 @@ GAPS: dict[str, int] = {
     "shared-twice-linear": 25,
     # a linear recurrence whose states are all read
     "shared-twice-linear-seen": 3,
-    # the two biases of the second direction
-    "lstm-bidirectional": 16,
     # constant vectors and maps on a linear bond
     "constant-vector-absorbed": 16,
     "constant-vector-bare": 12,
@@ -29,7 +27,6 @@ GAPS: dict[str, int] = {
     "outer-square": 21,
     # translations
     "bert-mlm-tied": 1,
-    "decoder-layer": 6,
     "tied-rmsnorm-positions-probabilities": 5,
     "final-layernorm-bare-reader": 6,
 }

@@ -93,7 +93,7 @@ class _Simplify(_Rewriter):
     def _safe_softmax(self, v: Value) -> Value | None:
         """0 in rows that are minus infinity throughout, else the softmax: the softmax, as attention means it."""
         condition, p = v.args
-        steps = []
+        steps: list[str] = []
         while len(condition.args) == 1 and (not steps or steps[-1] != "minus_infinite"):
             if not isinstance(condition.op, Reshape):
                 steps.append(getattr(condition.op, "name", ""))

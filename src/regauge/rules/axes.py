@@ -182,12 +182,13 @@ def pad(b: Builder, x: Value, pads: Sequence[int], mode: str = "constant", value
 
 @rule("aten.flip.default", samples=lambda t: [(t(3, 5), [0])])
 def flip(b: Builder, x: Value, axes: Sequence[int]) -> Value:
-    return b.along("flip", lambda x: x.flip(list(axes)), x, axes, linear=True)
+    return b.along("flip", lambda x: x.flip(list(axes)), x, axes, linear=True, constants=True)
 
 
-@rule("aten.roll.default", samples=lambda t: [(t(3, 5), [1], [0])])
+@rule("aten.roll.default", samples=lambda t: [(t(3, 5), [1], [0]), (t(3, 5), [2])])
 def roll(b: Builder, x: Value, shifts: Sequence[int], axes: Sequence[int] = ()) -> Value:
-    return b.along("roll", lambda x: x.roll(list(shifts), list(axes)), x, axes, linear=True)
+    over = axes or range(x.ndim)  # without axes the entries are rolled in one row
+    return b.along("roll", lambda x: x.roll(list(shifts), list(axes)), x, over, linear=True, constants=True)
 
 
 @rule("aten.slice_scatter.default", samples=lambda t: [(t(3, 8), t(3, 2), 1, 3, 5)])

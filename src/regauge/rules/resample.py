@@ -26,7 +26,8 @@ def resample(name: str, packet: str, dims: int, fn: Any, linear: bool, samples: 
 
         sizes = list(fn(torch.empty(x.shape, device="meta"), *args, **kwargs).shape[-dims:])
         axes = range(x.ndim - dims, x.ndim)
-        return b.along(packet, call, x, axes, out_axes=axes, sizes=sizes, linear=linear, degree=1)
+        means = linear and packet != f"avg_pool{dims}d"  # which pads with zeros
+        return b.along(packet, call, x, axes, out_axes=axes, sizes=sizes, linear=linear, degree=1, constants=means)
 
     lower.__name__ = packet
     rule(name, samples=samples)(lower)

@@ -1,10 +1,11 @@
-"""What the passes need to know about values that carry no parameter: are they zero, along which axes constant?"""
+"""Relations as the passes read them: without zeros, without axes along which a constant does not change, and with parts of
+a parameter read where they are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from regauge.graph.ir import Add, Concat, Free, Value
+from regauge.graph.ir import Add, Concat, Einsum, Free, Param, Reshape, Slice, Value
 from regauge.solve.blocks import Blocks, Relation, Term
 
 LARGEST = 1 << 22  # entries that a look at a constant may cost
@@ -31,7 +32,7 @@ def uniform_axes(v: Value) -> frozenset[int]:
 
 
 def plain_relations(blocks: Blocks) -> list[Relation]:
-    """Relations without terms that are zero, and without labels along which a constant does not change."""
+    """The relations in their simplest words; see above."""
     uniform: dict[int, frozenset[int]] = {}
     zeros: dict[int, bool] = {}
 
@@ -66,4 +67,44 @@ def plain_relations(blocks: Blocks) -> list[Relation]:
             if not ins:
                 continue
         out.append(replace(r, op=op, ins=tuple(map(simpler, ins))))
-    return out
+    return _direct(blocks, out)
+
+
+def _direct(blocks: Blocks, relations: list[Relation]) -> list[Relation]:
+    """A block that only copies a block of a parameter (a slice, a view) is read as that block in products and sums."""
+    written: dict[int, int] = {}
+    for r in relations:
+        written[r.out.block.id] = written.get(r.out.block.id, 0) + 1
+    observed = {b.id for v in blocks.graph.outputs for b in blocks.of[v.id]}
+    copies: dict[int, Relation] = {}
+    origin: dict[int, Term] = {}  # the block of the parameter, with the leaves of the copy as labels
+    for r in relations:
+        b = r.out.block
+        if not _copies(r) or written[b.id] != 1 or b.id in observed:
+            continue
+        (t,) = r.ins
+        first = origin.get(t.block.id) or Term(t.block, tuple(range(len(t.labels))))
+        if isinstance(first.block.value.op, Param):
+            origin[b.id] = Term(first.block, tuple(r.out.labels.index(t.labels[k]) for k in first.labels))
+            copies[b.id] = r
+
+    def source(t: Term) -> Term:
+        found = origin.get(t.block.id)
+        return t if found is None else Term(found.block, tuple(t.labels[k] for k in found.labels))
+
+    out, still = [], set()
+    for r in relations:
+        if isinstance(r.op, Einsum | Add) and r.out.block.id not in copies:
+            r = replace(r, ins=tuple(map(source, r.ins)))
+        out.append(r)
+    for r in reversed(out):  # a copy stays where something reads it
+        if r.out.block.id not in copies or r.out.block.id in still:
+            still.update(t.block.id for t in r.ins)
+    return [r for r in out if r.out.block.id not in copies or r.out.block.id in still]
+
+
+def _copies(r: Relation) -> bool:
+    if not isinstance(r.op, Reshape | Slice | Einsum) or len(r.ins) != 1 or r.touched or r.planes or r.fixed:
+        return False
+    labels = r.ins[0].labels
+    return len(set(labels)) == len(labels) and sorted(labels) == sorted(r.out.labels)

@@ -248,6 +248,8 @@ class _Solver:
     def _uniform(self, r: Relation, t: Term, p: Term, k: Known) -> bool:
         """The translation is the same in all blocks along the averaged axis."""
         assert isinstance(r.op, Einsum) and k.axis is not None
+        if isinstance(t.block.value.op, Param):
+            return False  # perhaps a part of a parameter, whose axes are not those of the product
         at = next(i for i, x in enumerate(r.ins) if x is p)
         mine = next(i for i, x in enumerate(r.ins) if x is t)
         label = r.op.ins[at][k.axis]
