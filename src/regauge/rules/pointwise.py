@@ -242,10 +242,7 @@ for _name in ("logical_not", "isnan", "isinf", "isfinite"):
 
 _TRUTHS = (
     "greater", "greater_equal", "less", "less_equal", "equal", "minus_infinite", "not_equal", "not_zero",
-_TRUTHS = (
-    "greater", "greater_equal", "less", "less_equal", "equal", "minus_infinite", "not_equal", "not_zero",
     "logical_and", "logical_or", "logical_xor", "logical_not", "choose_truth", "isnan", "isinf", "isfinite",
-)  # fmt: skip
 )  # fmt: skip
 
 

@@ -92,7 +92,8 @@ def _direct(blocks: Blocks, relations: list[Relation]) -> list[Relation]:
         found = origin.get(t.block.id)
         return t if found is None else Term(found.block, tuple(t.labels[k] for k in found.labels))
 
-    out, still = [], set()
+    out: list[Relation] = []
+    still: set[int] = set()
     for r in relations:
         if isinstance(r.op, Einsum | Add) and r.out.block.id not in copies:
             r = replace(r, ins=tuple(map(source, r.ins)))
