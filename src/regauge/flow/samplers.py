@@ -20,7 +20,7 @@ from regauge.flow.schedules import SCHEDULES, from_condot
 from regauge.flow.solvers import TORCHDIFFEQ_NAMES, integrate, method_named, uniform
 from regauge.flow.transport import TransportedField
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class FlatField:

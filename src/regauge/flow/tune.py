@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from regauge.errors import InputError
 from regauge.flow.comoving import ComovingSampler
 from regauge.flow.fields import Field
+from regauge.flow.least_squares import fit
 from regauge.flow.samplers import ClosedSampler, FlatField, TunedModel
 from regauge.flow.solvers import integrate, method_named
 
@@ -25,18 +25,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """iterations of Adam for the smooth gauge and for the per-step gauge; batch; learning rates; seed.
+    """Iterations of Levenberg-Marquardt for the smooth gauges and for the per-step gauge; batch (memory); seed.
 
-    channels: one scale per principal axis of the end points (None: if the state has between 2 and 256 numbers).
-    memory: how many earlier velocities a per-step gauge may use; 0 keeps only those of the running step.
+    directions: how many random combinations of a state's numbers an iteration differentiates; all of them if there are
+    no more. channels: one scale per principal axis of the end points (None: if the state has between 2 and 256
+    numbers). memory: how many earlier velocities a per-step gauge may use; 0 keeps only those of the running step.
     comoving: search per-step gauges at all. tolerance: of the reference, relative to the end points' rms.
     """
 
-    smooth_iterations: int = 200
-    step_iterations: int = 600
-    batch: int = 256
-    smooth_rate: float = 3e-2
-    step_rate: float = 1e-2
+    smooth_iterations: int = 20
+    step_iterations: int = 40
+    batch: int = 512
+    directions: int = 4
     degree: int = 8
     channels: bool | None = None
     memory: int = 64
@@ -124,50 +124,45 @@ def tune(
     x0 = noise.reshape(len(noise), -1)
     x1, error = reference(flat, x0, options.tolerance) if targets is None else (targets.reshape(len(noise), -1), 0.0)
     half = len(noise) // 2
-    train, held = (x0[:half], x1[:half]), (x0[half:], x1[half:])
+    watched = half - half // 4
+    held = (x0[half:], x1[half:])
+    search = partial(
+        fit,
+        field=flat,
+        train=(x0[:watched], x1[:watched]),
+        watch=(x0[watched:half], x1[watched:half]),
+        batch=options.batch,
+        directions=options.directions,
+        rng=torch.Generator().manual_seed(options.seed),
+    )
 
     samplers: dict[str, ClosedSampler | ComovingSampler] = {
         name: ClosedSampler(name, solver, steps) for name in ("identity", "cosine", "vp")
     }
     history: dict[str, tuple[float, ...]] = {}
-    plan = _plan(train[1], options)
+    plan = _plan(x1[:half], options)
     total = len(plan) * options.smooth_iterations + (options.step_iterations if options.comoving else 0)
-    done = 0
 
-    def report(label: str, here: int) -> None:
+    def report(label: str, before: int, here: int) -> None:
         if progress is not None:
-            progress(label, done + here, total)
+            progress(label, before + here, total)
 
     with _frozen(velocity):
-        for name, frame in plan:
+        smooth: dict[str, ComovingSampler] = {}
+        for k, (name, frame) in enumerate(plan):
             sampler = ComovingSampler(solver, steps, frame, options.degree, local=False, memory=options.memory).to(x0)
-            history[name] = _fit(
-                sampler,
-                sampler.smooth_parameters(),
-                flat,
-                train,
-                options,
-                options.smooth_iterations,
-                options.smooth_rate,
-                partial(report, name),
-            )
-            samplers[name] = sampler
-            done += options.smooth_iterations
+            done = partial(report, name, k * options.smooth_iterations)
+            names = sampler.smooth_parameters()
+            history[name] = search(sampler, names, iterations=options.smooth_iterations, report=done).history
+            smooth[name] = sampler
+        samplers |= smooth
         if options.comoving:
-            best = min((name for name, _ in plan), key=lambda name: _rmse(samplers[name], flat, held))
-            sampler = cast(ComovingSampler, copy.deepcopy(samplers[best]))
+            best = min(smooth, key=lambda name: _rmse(smooth[name], flat, (x0[watched:half], x1[watched:half])))
+            sampler = copy.deepcopy(smooth[best])
             sampler.local = True
-            parameters = sampler.smooth_parameters() + sampler.local_parameters()
-            history["comoving"] = _fit(
-                sampler,
-                parameters,
-                flat,
-                train,
-                options,
-                options.step_iterations,
-                options.step_rate,
-                partial(report, "comoving"),
-            )
+            done = partial(report, "comoving", len(plan) * options.smooth_iterations)
+            names = sampler.smooth_parameters() + sampler.local_parameters()
+            history["comoving"] = search(sampler, names, iterations=options.step_iterations, report=done).history
             samplers["comoving"] = sampler
         table = tuple(
             Candidate(name, _rmse(s, flat, held), steps * stages, _size(s, name)) for name, s in samplers.items()
@@ -203,38 +198,6 @@ def _size(sampler: nn.Module, name: str) -> int:
 def _rmse(sampler: nn.Module, flat: Field, pair: tuple[Tensor, Tensor]) -> float:
     with torch.no_grad():
         return float((sampler(flat, pair[0]) - pair[1]).square().sum(-1).mean().sqrt())
-
-
-def _fit(
-    sampler: nn.Module,
-    parameters: list[nn.Parameter],
-    flat: Field,
-    pair: tuple[Tensor, Tensor],
-    options: TuneOptions,
-    iterations: int,
-    rate: float,
-    report: Callable[[int], None],
-) -> tuple[float, ...]:
-    """Adam with one warm-up and cosine cool-down on fresh minibatches; the losses, for a look at convergence."""
-    if iterations < 1:
-        return ()
-    x0, x1 = pair
-    rng = torch.Generator().manual_seed(options.seed)
-    adam = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99))
-    cycle = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=iterations + 1, pct_start=0.1)
-    losses = []
-    for k in range(iterations):
-        pick = torch.randint(0, len(x0), (min(options.batch, len(x0)),), generator=rng)
-        loss = (sampler(flat, x0[pick]) - x1[pick]).square().sum(-1).mean()
-        if not bool(loss.detach().isfinite()):
-            break
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        cycle.step()
-        losses.append(float(loss.detach()))
-        report(k + 1)
-    return tuple(losses)
 
 
 class _frozen:
