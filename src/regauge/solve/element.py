@@ -15,18 +15,19 @@ from torch import Tensor
 
 from regauge.solve.blocks import Block
 from regauge.solve.frames import Link
+from regauge.solve.matrices import Matrices, dual, inverse, multiply
 from regauge.solve.plan import Plan
 from regauge.solve.state import Image, Moved, Read, State, gather
 
 
 @dataclass(frozen=True)
 class Rotate:
-    """A matrix for every frame, shape (*places, n, n): cells of a class see it, or its inverse transpose."""
+    """A matrix for every frame, dense (*places, n, n) or in factors: cells of a class see it, or its inverse transpose."""
 
-    matrices: dict[int, Tensor]
+    matrices: Mapping[int, Matrices]
 
     def inverse(self) -> Rotate:
-        return Rotate({r: torch.linalg.inv(m) for r, m in self.matrices.items()})
+        return Rotate({r: inverse(m) for r, m in self.matrices.items()})
 
     def on(self, before: State) -> Image:
         turns = _Turns(before, self.matrices)
@@ -36,9 +37,9 @@ class Rotate:
 class _Turns:
     """One rotation of one state: the matrices of dual cells and the gains of links, each made when it is first needed."""
 
-    def __init__(self, state: State, matrices: dict[int, Tensor]) -> None:
+    def __init__(self, state: State, matrices: Mapping[int, Matrices]) -> None:
         self.state, self.matrices = state, matrices
-        self.duals: dict[int, Tensor] = {}
+        self.duals: dict[int, Matrices] = {}
         self.gains: dict[int, Tensor] = {}
 
     def block(self, block: Block, read: Read) -> Tensor | None:
@@ -59,9 +60,9 @@ class _Turns:
             root = plan.frames.root[plan.frames.derived[root].other]
         return root
 
-    def _dual(self, root: int) -> Tensor:
+    def _dual(self, root: int) -> Matrices:
         if root not in self.duals:
-            self.duals[root] = torch.linalg.inv(self.matrices[root]).mT.contiguous()
+            self.duals[root] = dual(self.matrices[root])
         return self.duals[root]
 
     def _turn(self, array: Tensor, c: int, root: int, sign: int) -> Tensor:
@@ -71,7 +72,7 @@ class _Turns:
         leaf = frames.cells.owner[c][1]
         if root not in frames.derived:
             m = self._dual(root) if sign else self.matrices[root]
-            return multiply(array, m.to(array), leaf, [places[s][c] for s, _ in plan.sources[root].places])
+            return multiply(array, m, leaf, [places[s][c] for s, _ in plan.sources[root].places])
         d = frames.derived[root]
         relative = sign ^ frames.sign[d.cell]
         power = -d.power if relative else d.power
@@ -113,8 +114,8 @@ class Scale:
     def inverse(self) -> Scale:
         return Scale(tuple(-s for s in self.scales), self.signs)
 
-    def on(self, before: State) -> Image:
-        plan = before.plan
+    def factors(self, plan: Plan) -> dict[int, Tensor]:
+        """What each parameter block is multiplied by, of size 1 along leaves where it does not vary."""
         logs: dict[int, Tensor] = {}
         odd: dict[int, Tensor] = {}
         for functions, charges, into in (
@@ -125,19 +126,22 @@ class Scale:
                 for block_id, leaves, coefficient in charge.on:
                     term = self._spread(plan, block_id, leaves, f) * float(coefficient)
                     into[block_id] = into[block_id] + term if block_id in into else term
+        out = {}
+        for block_id in sorted(logs.keys() | odd.keys()):
+            factor = torch.exp(logs[block_id]) if block_id in logs else torch.ones((), dtype=torch.float64)
+            if block_id in odd:
+                factor = factor * (1 - 2 * torch.remainder(odd[block_id], 2))
+            if not bool((factor == 1).all()):
+                out[block_id] = factor
+        return out
 
-        def scaled(block: Block, read: Read) -> Tensor | None:
-            if block.id not in logs and block.id not in odd:
-                return None
-            factor = torch.exp(logs[block.id]) if block.id in logs else torch.ones((), dtype=torch.float64)
-            if block.id in odd:
-                factor = factor * (1 - 2 * torch.remainder(odd[block.id], 2))
-            if bool((factor == 1).all()):
-                return None
-            array = read()
-            return array * factor.to(array)
+    def on(self, before: State) -> Image:
+        factors = self.factors(before.plan)
 
-        return lambda v: before.rewritten(v, scaled)
+        def multiplied(block: Block, read: Read) -> Tensor | None:
+            return scaled(read(), factors[block.id]) if block.id in factors else None
+
+        return lambda v: before.rewritten(v, multiplied)
 
     def _spread(self, plan: Plan, block_id: int, leaves: tuple[int, ...], f: Tensor) -> Tensor:
         """The function as a factor for the block's array, size 1 where it does not vary."""
@@ -186,15 +190,13 @@ class Move(Protocol):
     def on(self, before: State) -> Image: ...
 
 
-def multiply(array: Tensor, matrices: Tensor, axis: int, places: list[int]) -> Tensor:
-    """matrices[place] @ array along an axis, one matrix for each index of the places."""
-    rest = [a for a in range(array.ndim) if a != axis and a not in places]
-    order = [*places, *rest, axis]
-    moved = array.permute(order)
-    lead = moved.shape[: len(places)]
-    flat = moved.reshape(*lead, -1, moved.shape[-1])
-    out = (flat @ matrices.mT).reshape(moved.shape)
-    return out.permute([order.index(a) for a in range(array.ndim)])
+def scaled(array: Tensor, factor: Tensor) -> Tensor:
+    """array * factor. Where every entry has a factor of its own, a product that misses 1 or -1 by rounding is exactly that:
+    a gain that is scaled away leaves no trace in lower precision."""
+    out = array * factor.to(array)
+    if factor.numel() == array.numel():
+        out = torch.where((out.abs() - 1).abs() <= 8 * torch.finfo(out.dtype).eps, torch.sign(out), out)
+    return out
 
 
 def reorder(array: Tensor, order: Tensor, axis: int, places: list[int]) -> Tensor:

@@ -131,7 +131,7 @@ class Gauge:
         return dict(self.plan.shapes)
 
     def __getitem__(self, name: str) -> Type:
-        shape = self.plan.shapes.get(self._canonical(name))
+        shape = self.plan.shapes.get(self.canonical_name(name))
         if shape is None:
             raise KeyError(
                 f"{name}: the observed function reads no such parameter; it reads {', '.join(list(self.plan.shapes)[:4])} ..."
@@ -139,16 +139,17 @@ class Gauge:
         axes = []
         for a in range(len(shape)):
             here = [
-                (b, t) for b in self.bonds for t in b.touches if (t.parameter, t.axis) == (self._canonical(name), a)
+                (b, t) for b in self.bonds for t in b.touches if (t.parameter, t.axis) == (self.canonical_name(name), a)
             ]
             axes.append(Axis(tuple(b for b, _ in here), here[0][1].side if here else "vector"))
         return Type(name, shape, tuple(axes))
 
     def why(self, name: str, axis: int) -> Trail:
         """Which operators, at which lines of the model's source, made the group on this axis what it is."""
-        return trail(self.plan, self.bonds, self._canonical(name), axis)
+        return trail(self.plan, self.bonds, self.canonical_name(name), axis)
 
-    def _canonical(self, name: str) -> str:
+    def canonical_name(self, name: str) -> str:
+        """The name under which the graph knows a tensor that has several."""
         if name in self.plan.shapes:
             return name
         return next((c for c, names in self.plan.aliases.items() if name in names and c in self.plan.shapes), name)

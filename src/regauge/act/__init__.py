@@ -1,0 +1,13 @@
+"""Gauge choices: pure functions from a gauge and a state to an element of the group.
+
+`fold` and `rotate` choose where the weights go; a `Recipe` composes choices into one element. Each element leaves the function
+unchanged: `element.apply(state)` gives other weights of the same model.
+"""
+
+from __future__ import annotations
+
+from regauge.act.fold import fold
+from regauge.act.recipe import Recipe, Step
+from regauge.act.rotate import rotate
+
+__all__ = ["Recipe", "Step", "fold", "rotate"]
