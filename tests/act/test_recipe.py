@@ -20,7 +20,7 @@ steps:
 
 def test_composes_in_order(tmp_path: Path) -> None:
     s = subject("llama-gqa")
-    q = torch.linalg.qr(torch.randn(2, 2, dtype=torch.float64))[0]
+    q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
     (tmp_path / "r.yaml").write_text(TEXT)
     recipe = Recipe.read(tmp_path / "r.yaml", {"given": q})
     image = assert_keeps(s, recipe.element(s.gauge, s.state))

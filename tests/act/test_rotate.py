@@ -109,9 +109,9 @@ def test_a_matrix_of_the_users() -> None:
     with pytest.raises(InputError, match="shape"):
         act.rotate(s.gauge, s.state, "stream", q[:4, :4])
     values = [n for n in s.gauge.parameters if n.endswith("v_proj.weight")]
-    assert_keeps(s, act.rotate(s.gauge, s.state, values[0], torch.randn(2, 2, dtype=torch.float64)))
+    assert_keeps(s, act.rotate(s.gauge, s.state, values[0], torch.randn(4, 4, dtype=torch.float64)))
     with pytest.raises(InputError, match="singular"):
-        act.rotate(s.gauge, s.state, values[0], torch.zeros(2, 2))
+        act.rotate(s.gauge, s.state, values[0], torch.zeros(4, 4))
 
 
 def test_what_is_not_there_is_said() -> None:
