@@ -108,7 +108,7 @@ def test_a_matrix_of_the_users() -> None:
         act.rotate(s.gauge, s.state, "stream", 1.1 * q)
     with pytest.raises(InputError, match="shape"):
         act.rotate(s.gauge, s.state, "stream", q[:4, :4])
-    values = [n for n in s.gauge.parameters if n.endswith("v_proj.weight")]
+    values = [b.name for b in s.gauge.bonds if b.name.endswith("v_proj.weight[0]")]
     assert_keeps(s, act.rotate(s.gauge, s.state, values[0], torch.randn(4, 4, dtype=torch.float64)))
     with pytest.raises(InputError, match="singular"):
         act.rotate(s.gauge, s.state, values[0], torch.zeros(4, 4))
