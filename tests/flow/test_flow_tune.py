@@ -204,6 +204,12 @@ def test_time_is_a_coordinate_of_the_step():
         assert torch.allclose(sampler(FIELD, x), end, atol=1e-12)
 
 
+def test_callers_may_have_gradients_off(tuned):
+    with torch.no_grad():
+        again = flow.tune(FIELD, NOISE, "midpoint", 3, options=QUICK)
+    assert torch.equal(again.model.sample(TEST), tuned.model.sample(TEST))
+
+
 def test_other_shapes_times_and_directions():
     def backwards(t, x):  # time runs from 1 to 0, images
         return -FIELD(1 - t, x.reshape(len(x), 2)).reshape(x.shape)

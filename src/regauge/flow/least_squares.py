@@ -81,6 +81,7 @@ def _damped(normal: Tensor, slope: Tensor, damping: float) -> Tensor:
     return torch.where(acts, torch.linalg.solve(normal + torch.diag(damping * floor), -slope * acts), 0.0)
 
 
+@torch.enable_grad()
 def _normal_equations(
     sampler: ComovingSampler,
     names: Sequence[str],
@@ -106,8 +107,7 @@ def _normal_equations(
             for name, p in sampler.named_parameters()
         }
         leaves = [own[name] for name in names]
-        with torch.enable_grad():
-            residual = (sampler(field, x0, own) - x1) @ basis
+        residual = (sampler(field, x0, own) - x1) @ basis
         for column in residual.unbind(1):
             gradients = torch.autograd.grad(column.sum(), leaves, retain_graph=True, allow_unused=True)
             filled = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, gradients, strict=True)]
