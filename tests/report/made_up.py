@@ -10,7 +10,7 @@ def touch(parameter: str, axis: int, side: str = "vector") -> Record:
 
 
 def gauge(layers: int = 30) -> Record:
-    bonds, obstructions = [], []
+    bonds = []
     for i in range(layers):
         path = f"model.layers.{i}"
         bonds += [
@@ -19,13 +19,13 @@ def gauge(layers: int = 30) -> Record:
             Record(name=f"{path}.attn.v", size=192, group="GL(64) wr S3", dim=12288,
                    touches=(touch(f"{path}.attn.v.weight", 0), touch(f"{path}.attn.o.weight", 1, "dual"))),
         ]  # fmt: skip
-        obstructions.append(
-            Record(bond=f"{path}.attn.qk", text=f"rotary tables of layer {i} mix planes", source="model.py:88", cost="")
-        )
     bonds.append(Record(name="residual", size=576, group="1", dim=0, touches=(touch("embed.weight", 1),)))
-    obstructions.append(
-        Record(bond="residual", text="one tensor is embedding and head", source="", cost="untie: + 28.3 M parameters")
-    )
+    obstructions = [
+        Record(bond=f"model.layers.{{0..{layers - 1}}}.attn.qk", text="rotary tables mix planes", source="model.py:88",
+               cost="", lost=360, count=layers),
+        Record(bond="residual", text="one tensor is embedding and head", source="", cost="untie: + 28.3 M parameters",
+               lost=165_600, count=1),
+    ]  # fmt: skip
     terms = (
         Record(label="scales of gated units", count=30, each=1536, dim=30 * 1536),
         Record(label="values", count=30, each=12288, dim=30 * 12288),

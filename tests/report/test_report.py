@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from regauge.report import describe, inspection, page, verification
-from regauge.report.families import fold, ranges
+from regauge.solve.fold import fold, ranges
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import gauge, inspected  # noqa: E402
@@ -74,7 +74,7 @@ def test_view_is_json_and_its_parts_add_up() -> None:
         "model.layers.{0..29}.mlp.down.weight",
     ]
     assert [o["count"] for o in view["obstructions"]] == [30, 1]
-    assert view["obstructions"][0]["text"] == "rotary tables of layer {0..29} mix planes"
+    assert [o["gain"] for o in view["obstructions"]] == [360, 165_600]
 
 
 def printed(renderable: object, width: int, color: bool = False) -> str:

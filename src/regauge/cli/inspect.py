@@ -22,7 +22,9 @@ def inspect(spec: str, observe: str | None, unknown: str, *, quiet: bool) -> dic
         sample = open_model(spec).skeleton()
     with progress.stage("infer", "tracing and inferring") as tell, posing_as_cpu(sample.model):
         gauge = regauge.infer(sample.model, sample.args, sample.kwargs, observe=observe, unknown=unknown, progress=tell)
-    return {**summary("inspect", spec, sample, observe, progress), "gauge": describe(gauge)}
+    with progress.stage("explain", "asking what breaks the rest"):
+        described = describe(gauge)
+    return {**summary("inspect", spec, sample, observe, progress), "gauge": described}
 
 
 def summary(command: str, spec: str, sample: Sample, observe: str | None, progress: Progress) -> dict[str, Any]:

@@ -301,6 +301,8 @@ def _identity(op: Op) -> object:
     """What makes two operations the same: their data, and for opaque functions the function itself."""
     if isinstance(op, Pointwise | Along | Frozen):
         return op, op.name, getattr(op.fn, "__regauge_key__", id(op.fn))
+    if isinstance(op, Free) and op.key.startswith("fold:"):  # numbered by each builder anew
+        return op, id(op.thunk)
     return op
 
 

@@ -113,7 +113,7 @@ def obstructions(found: list[ObstructionView]) -> Iterator[RenderableType]:
         if item["source"]:
             line.append(f"  {item['source']}", style="dim")
         if item["cost"]:
-            line.append(f"\n  to lift it: {item['cost']}", style="green")
+            line.append(f"\n  {item['cost']}", style="green")
         yield Padding(line, (0, 0, 0, 2), expand=False)
     if len(found) > MANY:
         yield Padding(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from regauge.report.families import NUMBER, fold
+from regauge.solve.fold import fold
 
 SCHEMA = 1  # raised when a field changes its meaning or goes away; new fields do not raise it
 
@@ -42,13 +42,14 @@ class TermView(TypedDict):
 
 
 class ObstructionView(TypedDict):
-    """`count` obstructions alike but for layer numbers."""
+    """`count` obstructions alike but for layer numbers; lifting all of them gives `gain` dimensions."""
 
     bond: str
     count: int
     text: str
     source: str
     cost: str
+    gain: int
 
 
 class View(TypedDict):
@@ -62,8 +63,7 @@ class View(TypedDict):
 
 
 def describe(gauge: Any) -> View:
-    """The plain data of a gauge: JSON types only. `families` and `obstructions` are folded over layers, `bonds` are
-    not."""
+    """The plain data of a gauge: JSON types only. `families` are folded over layers, `bonds` are not."""
     return View(
         schema=SCHEMA,
         dim=gauge.dim,
@@ -100,26 +100,7 @@ def folded_names(names: dict[str, None]) -> list[str]:
 
 
 def obstructions(gauge: Any) -> list[ObstructionView]:
-    folded = fold(gauge.obstructions, lambda o: o.bond, lambda o: (alike(o.source), alike(o.text), alike(o.cost)))
     return [
-        ObstructionView(
-            bond=family.name,
-            count=len(family.items),
-            text=folded_text([o.text for o in family.items]),
-            source=folded_text([o.source for o in family.items]),
-            cost=folded_text([o.cost for o in family.items]),
-        )
-        for family in folded
+        ObstructionView(bond=o.bond, count=o.count, text=o.text, source=o.source, cost=o.cost, gain=o.lost)
+        for o in gauge.obstructions
     ]
-
-
-def alike(text: str) -> str:
-    """Equal for texts that differ in layer numbers only."""
-    return NUMBER.sub("#", text)
-
-
-def folded_text(texts: list[str]) -> str:
-    """The one text that stands for all: itself if they agree, else with the numbers as ranges."""
-    distinct = list(dict.fromkeys(texts))
-    folded = fold(distinct, lambda text: text, lambda _: None)
-    return folded[0].name if len(folded) == 1 else distinct[0]

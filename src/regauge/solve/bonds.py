@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from regauge.graph.ir import Einsum, Param
@@ -33,6 +33,7 @@ class Bond:
     dim: int
     touches: tuple[Touch, ...]
     key: int = field(default=-1, compare=False, repr=False)
+    keys: frozenset[int] = field(default=frozenset(), compare=False, repr=False)  # all index sets that move on it
 
     def __str__(self) -> str:
         return f"{self.name}: {self.group}, {self.size} wide, dimension {self.dim}"
@@ -121,24 +122,41 @@ def bonds(plan: Plan) -> tuple[Bond, ...]:
                 draft.touches[(v.op.name, axis)] = side if old is None else old
                 size = prod(block.sizes[k] for k in mine)
                 group = _group(read, block, mine, last)
-                better = draft.group is None or (size, len(str(group))) > (draft.size, len(str(draft.group)))
-                if better and not (draft.group is not None and draft.group.base != "1" and group.base == "1"):
+                if draft.group is None or _telling(group, size) > _telling(draft.group, draft.size):
                     draft.size, draft.group = max(size, draft.size), group
                 for k in moving:
                     home.setdefault(read.roots(block, k)[0], key)
     _dims(plan, drafts, home)
+    inside: dict[int, set[int]] = {}
+    for root, key in home.items():
+        inside.setdefault(key, set()).add(root)
     made = []
     for d in drafts.values():
         touches = tuple(Touch(p, a, s) for (p, a), s in d.touches.items())
         first = next((t for t in touches if t.side == "vector"), touches[0])
         assert d.group is not None
-        made.append(Bond(f"{first.parameter}[{first.axis}]", d.size, d.group, d.dim, touches, d.key))
+        made.append(
+            Bond(
+                f"{first.parameter}[{first.axis}]",
+                d.size,
+                d.group,
+                d.dim,
+                touches,
+                d.key,
+                frozenset(inside.get(d.key, set()) | {d.key}),
+            )
+        )
     names: dict[str, int] = {}
     out = []
     for b in made:
         n = names[b.name] = names.get(b.name, 0) + 1
-        out.append(b if n == 1 else Bond(f"{b.name}#{n}", b.size, b.group, b.dim, b.touches, b.key))
+        out.append(b if n == 1 else replace(b, name=f"{b.name}#{n}"))
     return tuple(out)
+
+
+def _telling(group: Group, size: int) -> tuple[bool, bool, int, int]:
+    """Which of two views of one bond says more: one with matrices, one with anything at all, the larger, the longer."""
+    return "(" in group.base or group.base == "C*", group.base != "1", size, len(str(group))
 
 
 def _innermost(read: _Reader, block: Block, moving: list[int]) -> int:

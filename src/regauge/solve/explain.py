@@ -1,17 +1,15 @@
-"""Why a group is what it is, and what keeps it from being larger."""
+"""Why a group is what it is: the operators that made it so."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
 
-from regauge.graph.build import subgraph
-from regauge.graph.ir import Along, Einsum, Free, Graph, Mix, Param, Pointwise, Value
+from regauge.graph.ir import Along, Einsum, Mix, Param, Pointwise
 from regauge.solve.blocks import Relation
-from regauge.solve.bonds import Bond, sides
+from regauge.solve.bonds import Bond
 from regauge.solve.frames import COVECTOR, MONOMIAL, ORTHOGONAL, PLANE, VECTOR
-from regauge.solve.plan import Plan, frame_dim, kind_of
+from regauge.solve.plan import Plan
 
 MEANING = {
     ORTHOGONAL: "contracted with itself (x . x): orthogonal",
@@ -46,24 +44,6 @@ class Trail:
         return "\n".join([f"{self.parameter}, axis {self.axis}: {self.group}", *(f"  {s}" for s in self.steps)])
 
     __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class Obstruction:
-    """What keeps a bond from a larger group. text: one line; source: place; cost: what lifting it costs or gives."""
-
-    bond: str
-    text: str
-    source: str
-    cost: str = ""
-    lost: int = 0
-
-    def __str__(self) -> str:
-        return (
-            f"{self.bond}: {self.text}"
-            + (f" [{self.source}]" if self.source else "")
-            + (f"; {self.cost}" if self.cost else "")
-        )
 
 
 def _source(r: Relation | None) -> str:
@@ -122,117 +102,3 @@ def trail(plan: Plan, bonds: Sequence[Bond], name: str, axis: int) -> Trail:
         if cells.blocks[block_id].value is value and not classes:
             steps[Step(f"no overall scale ({_what(why)})", _source(why))] = None
     return Trail(name, axis, group, tuple(steps))
-
-
-def obstructions(plan: Plan, bonds: Sequence[Bond], dim: int) -> tuple[Obstruction, ...]:
-    out = [*_ties(plan, bonds, dim), *_restrictions(plan, bonds)]
-    best: dict[tuple[str, str], Obstruction] = {}
-    for o in out:
-        key = (o.bond, o.text)
-        if key not in best or best[key].lost < o.lost:
-            best[key] = o
-    return tuple(sorted(best.values(), key=lambda o: -o.lost))
-
-
-def _restrictions(plan: Plan, bonds: Sequence[Bond]) -> list[Obstruction]:
-    """Bonds whose frame is smaller than what the rest of their readers and writers would allow."""
-    out = []
-    cells = plan.frames.cells
-    for bond in bonds:
-        roots: dict[int, int] = {}
-        for v in plan.parameters():
-            for block in plan.blocks.of[v.id]:
-                for k, n in enumerate(block.sizes):
-                    c = cells.cell(block, k)
-                    if plan.indices.root[c] == bond.key and n > 1:
-                        roots.setdefault(plan.frames.root[c], n)
-        for root, n in roots.items():
-            flags = plan.frames.flags.get(root, frozenset())
-            causes = plan.frames.causes.get(root, {})
-            if MONOMIAL in flags:
-                would = kind_of(flags - {MONOMIAL})
-                why = causes.get(MONOMIAL)
-                if (
-                    would is None
-                    or why is None
-                    or isinstance(why.op, Einsum)
-                    and any(isinstance(t.block.value.op, Free) for t in why.ins)
-                ):
-                    continue
-                before = {"GL": f"GL({n})", "O": f"O({n})", "O1": f"O({n - 1})"}.get(would, would)
-                lost = frame_dim(would, n) - (n if would == "GL" else 0)
-                text = f"{bond.group} instead of {before}: {_what(why)} acts entry by entry"
-                out.append(Obstruction(bond.name, text, _source(why), "", max(0, lost)))
-            elif PLANE in flags:
-                continue
-            elif ORTHOGONAL in flags:
-                why = causes[ORTHOGONAL]
-                lost = n * n - frame_dim(kind_of(flags) or "O", n)
-                out.append(
-                    Obstruction(bond.name, f"{bond.group} instead of GL({n}): a norm x . x", _source(why), "", lost)
-                )
-        if bond.group.base in ("C*", "SO(2)"):
-            planes = bond.group.copies[0][0] if bond.group.copies else 1
-            why = next((f.get(PLANE) for f in plan.frames.causes.values() if PLANE in f), None)
-            text = f"{bond.group} instead of GL({2 * planes}) per head: rotary positions tell the planes apart"
-            out.append(Obstruction(bond.name, text, _source(why), "", (2 * planes) ** 2 - 2 * planes))
-    return out
-
-
-def _ties(plan: Plan, bonds: Sequence[Bond], dim: int) -> list[Obstruction]:
-    """Tensors used in two roles; what untying gives is found by inferring the untied graph."""
-    from regauge.solve.passes import dimension, solve
-
-    role = sides(plan)
-    out = []
-    users = plan.graph.consumers()
-    for v in plan.parameters():
-        assert isinstance(v.op, Param)
-        roles = [r for b in plan.blocks.of[v.id] for k in range(len(b.leaves)) for r in [role.get((b.id, k), set())]]
-        if len(users[v.id]) < 2 or not any(len(r) > 1 for r in roles):
-            continue
-        gain = dimension(solve(untied(plan.graph, v), plan.aliases)) - dim
-        copies = len(users[v.id]) - 1
-        names = sorted({b.name for b in bonds for t in b.touches if t.parameter == v.op.name})
-        places = " and ".join(str(u.source) for u in users[v.id][:2])
-        cost = f"untie: + {copies * prod(v.shape):,} parameters, {gain:+,} dimensions".replace(",", " ")
-        out.append(
-            Obstruction(
-                ", ".join(names[:1]) or v.op.name,
-                f"{v.op.name} is tied: one tensor in {copies + 1} roles",
-                places,
-                cost,
-                max(gain, 0),
-            )
-        )
-    return out
-
-
-def untied(graph: Graph, v: Value) -> Graph:
-    """The graph with a copy of one parameter for every reader of it."""
-    assert isinstance(v.op, Param)
-    new: dict[int, Value] = {}
-    values: list[Value] = []
-    count = 0
-    top = len(graph.values)
-    fresh = max(x.id for x in graph.values) + 1
-    for x in graph.values:
-        args = []
-        for a in x.args:
-            if a is v:
-                count += 1
-                op = replace(v.op, name=f"{v.op.name}~{count}")
-                copy = Value(-fresh - count, op, (), v.shape, True, False, v.source)
-                values.append(copy)
-                args.append(copy)
-            else:
-                args.append(new[a.id])
-        made = replace(x, args=tuple(args))
-        new[x.id] = made
-        values.append(made)
-    del top
-    renumber = {x.id: i for i, x in enumerate(values)}
-    final: dict[int, Value] = {}
-    for x in values:
-        final[x.id] = replace(x, id=renumber[x.id], args=tuple(final[a.id] for a in x.args))
-    return subgraph(list(final.values()), [final[o.id] for o in graph.outputs], [final[o.id] for o in graph.followers])

@@ -49,6 +49,8 @@ class Frames:
     derived: dict[int, Derived] = field(default_factory=dict)
     causes: dict[int, dict[str, Relation | None]] = field(default_factory=dict)
     component: dict[int, int] = field(default_factory=dict)
+    marks: tuple[tuple[int, str, Relation | None], ...] = ()  # every restriction of a cell, with its cause
+    links: tuple[Link, ...] = ()
 
     def monomial(self, root: int) -> bool:
         return MONOMIAL in self.flags.get(root, ())
@@ -212,7 +214,7 @@ class _Build:
             causes.setdefault(root[cell], {}).setdefault(flag, why)
         derived, component = self.follow(root, flags, causes)
         frozen = {r: frozenset(f) for r, f in flags.items()}
-        return Frames(cells, root, sign, frozen, derived, causes, component)
+        return Frames(cells, root, sign, frozen, derived, causes, component, tuple(self.marks), tuple(self.links))
 
     def follow(
         self, root: list[int], flags: dict[int, set[str]], causes: dict[int, dict[str, Relation | None]]

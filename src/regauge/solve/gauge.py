@@ -11,8 +11,9 @@ from regauge.errors import InputError
 from regauge.solve import sampling
 from regauge.solve.bonds import Bond, Touch, bonds
 from regauge.solve.element import Element
-from regauge.solve.explain import Obstruction, Trail, obstructions, trail
-from regauge.solve.passes import dimension, unread
+from regauge.solve.explain import Trail, trail
+from regauge.solve.obstructions import Obstruction, obstructions
+from regauge.solve.passes import dimension, doubled, unread
 from regauge.solve.plan import Plan, frame_dim
 from regauge.solve.ranks import shortfalls
 
@@ -100,7 +101,7 @@ class Gauge:
             counts[key] = counts.get(key, 0) + s.copies
         terms = [Term(f"{label} on a bond", n, each) for (label, each), n in counts.items() if each]
         parts = (
-            ("scales of units, heads, gains", sum(c.dim for c in p.charges.scales)),
+            ("scales of units, heads, gains", sum(c.dim for c in p.charges.scales) - doubled(p)),
             ("parameters that no reader sees", sum(u.dim for u in p.unseen if u.tolerance.everything)),
             (
                 "directions that every reader removes (a mean, a softmax)",

@@ -13,7 +13,7 @@ from regauge.solve.facts import plain_relations
 from regauge.solve.frames import frames
 from regauge.solve.indices import indices
 from regauge.solve.known import known_relations
-from regauge.solve.plan import Plan, frame_dim, plan
+from regauge.solve.plan import Plan, Source, frame_dim, plan
 from regauge.solve.shifts import shifts
 
 
@@ -80,6 +80,31 @@ def _picked(user: Value, table: Value) -> set[int] | None:
     return set(hit.nonzero().flatten().tolist())
 
 
+def doubled(plan: Plan) -> int:
+    """Scales of the direction of ones, where a centring hides that direction: they are in what nobody sees already."""
+    cells = plan.frames.cells
+    count = 0
+    for s in plan.sources.values():
+        if s.kind != "GLvc":
+            continue
+        writers, hidden = [], {(u.block.id, k) for u in plan.unseen for along in u.sets for k in along}
+        for v in plan.parameters():
+            for b in plan.blocks.of[v.id]:
+                at = [k for k in range(len(b.leaves)) if plan.frames.root[cells.cell(b, k)] == s.root]
+                writers += [(b.id, k) for k in at if (b.id, k) in hidden]
+        scales = [c for c in plan.charges.scales if {b for b, _ in writers} & {b for b, _, _ in c.on}]
+        if writers:
+            places = {
+                plan.indices.root[cells.first[cells.owner[c][0]] + k] for p in _places(plan, s) for c, k in p.items()
+            }
+            count += min(s.copies, sum(c.dim for c in scales if set(c.classes) <= places))
+    return count
+
+
+def _places(plan: Plan, s: Source) -> list[dict[int, int]]:
+    return list(plan.frame_places.get(plan.component(s.root), {}).values())
+
+
 def dimension(plan: Plan) -> int:
     """Dimension of the orbit of generic parameters."""
     from regauge.solve.ranks import shortfalls
@@ -92,5 +117,6 @@ def dimension(plan: Plan) -> int:
         + plan.shifts.dim
         + plan.levels.dim
         - plan.overlap
+        - doubled(plan)
         + sum(unread(plan).values())
     )

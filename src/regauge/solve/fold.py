@@ -63,3 +63,15 @@ def ranges(numbers: list[int]) -> str:
         else:
             runs.append([n])
     return "{" + ",".join(f"{r[0]}..{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs) + "}"
+
+
+def alike(text: str) -> str:
+    """Equal for texts that differ in layer numbers only."""
+    return NUMBER.sub("#", text)
+
+
+def folded_text(texts: list[str]) -> str:
+    """The one text that stands for all: itself if they agree, else with the numbers as ranges."""
+    distinct = list(dict.fromkeys(texts))
+    folded = fold(distinct, lambda text: text, lambda _: None)
+    return folded[0].name if len(folded) == 1 else distinct[0]
