@@ -7,10 +7,13 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
 
 
 class Progress:
@@ -50,6 +53,42 @@ def chatter_off() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+class Watch:
+    """A stage and a bar of bytes on a terminal, a line for each stage elsewhere, nothing if `quiet`. Keeps the seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.quiet, self.seconds = quiet, 0.0
+        self.said: set[str] = set()
+        self.stack = ExitStack()
+        self.bar: Bar | None = None
+
+    def __enter__(self) -> Watch:
+        self.start = perf_counter()
+        self.stack.enter_context(chatter_off())
+        if not self.quiet and self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                       TimeRemainingColumn())  # fmt: skip
+            self.bar = self.stack.enter_context(Bar(*columns, console=self.console, transient=True))
+            self.task = self.bar.add_task("reading", total=None)
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.seconds = perf_counter() - self.start
+        self.stack.close()
+
+    def stage(self, name: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, description=name)
+        elif not self.quiet and name not in self.said:
+            self.said.add(name)
+            self.console.print(f"{name} ...")
+
+    def bytes(self, done: int, total: int) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=total)
 
 
 def ignore(step: str) -> None:

@@ -1,0 +1,169 @@
+"""The end of a job: everything beside the weights, the proof, the record, and the one rename that makes the result appear."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regauge.checkpoint.lazy import LazyState
+from regauge.checkpoint.naming import naming
+from regauge.checkpoint.shards import open_shards
+from regauge.checkpoint.weights import INDEX, read_json, safetensors_files
+from regauge.errors import CheckError, InputError
+from regauge.jobs import files
+from regauge.jobs.job import ELEMENT, RECORD, SCHEMA, Job, Tell
+from regauge.jobs.proof import Proof, prove
+from regauge.jobs.shard import require_whole
+from regauge.jobs.source import Untied
+from regauge.solve.state import State
+
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
+
+
+def finish(job: Job, target: Path, verify: str, force: bool, tell: Tell) -> dict[str, Any]:
+    """Complete the result and rename it to `target`. Returns the record. verify: "full", "sample" or "none".
+
+    Raises CheckError where the function changed; then nothing is left."""
+    tell("hashing")
+    made = require_whole(job)
+    notes = copy_others(job)
+    write_index(job)
+    proof = None
+    if verify != "none":
+        proof = proved(job, verify, tell)
+        try:
+            proof.raise_if_failed()
+        except CheckError:
+            files.remove(job.home)
+            raise
+    tell("hashing the input")
+    record = {**described(job, made), "verify": proof.as_data() if proof else None, "notes": notes}
+    shutil.copyfile(job.home / "element", job.result / ELEMENT)
+    record["element"] = {"file": ELEMENT, "sha256": files.sha256(job.result / ELEMENT)}
+    files.write_json(job.result / RECORD, record)
+    tell("renaming")
+    files.put_in_place(job.result, target, force)
+    files.remove(job.home)
+    return record
+
+
+def others(source: Path) -> Iterator[Path]:
+    """Everything in a checkpoint but its weights, its index and the record of an earlier run, relative to it."""
+    weights = {INDEX, *(p.name for p in safetensors_files(source)), RECORD, ELEMENT}
+    for path in sorted(source.rglob("*")):
+        inner = path.relative_to(source)
+        if path.is_file() and str(inner) not in weights and inner.parts[0] not in (".cache", ".git"):
+            yield inner
+
+
+def copy_others(job: Job) -> list[str]:
+    """Copy what is not weights; config.json only if nothing in it changes. Returns notes."""
+    stale = []
+    for inner in others(job.source):
+        to = job.result / inner
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(job.source / inner, to)
+        except OSError as error:
+            raise files.explained(to, error) from None
+        if inner.suffix in OTHER_WEIGHTS or inner.suffix == ".safetensors":
+            stale.append(str(inner))
+    if job.data["patches"]:
+        shutil.copyfile(job.home / "config.json", job.result / "config.json")
+    notes = []
+    if stale:
+        notes.append(f"copied as they are, in the old gauge: {', '.join(stale[:4])}{' ...' if len(stale) > 4 else ''}")
+    if job.data["dropped"]:
+        notes.append(f"tied again: {', '.join(job.data['dropped'])}")
+    if job.data["added"]:
+        notes.append(
+            f"untied: {', '.join(job.data['added'])} is a tensor of its own now; loaders that ignore "
+            "tie_word_embeddings=false in config.json, and formats that store one tensor for both, need the tied original"
+        )
+    if job.data["naming"]["unused"]:
+        notes.append(
+            f"{len(job.data['naming']['unused'])} tensor(s) that the model does not read were copied as they are"
+        )
+    return notes
+
+
+def write_index(job: Job) -> None:
+    """The index, where there are several files or the input has one: its other metadata are kept."""
+    if len(job.files) == 1 and job.data["index"] is None:
+        return
+    metadata = dict(job.data["index"] or {})
+    metadata["total_size"] = sum(f.size for f in job.files)
+    places = {s.name: f.name for f in job.files for s in f.slots}
+    order = [n for n in read_order(job) if n in places]
+    weight_map = {n: places[n] for n in [*order, *(n for n in places if n not in set(order))]}
+    files.write_json(job.result / INDEX, {"metadata": metadata, "weight_map": weight_map})
+
+
+def read_order(job: Job) -> list[str]:
+    """The names in the order of the input's index."""
+    path = job.source / INDEX
+    return list(read_json(path)["weight_map"]) if path.is_file() else []
+
+
+def proved(job: Job, mode: str, tell: Tell) -> Proof:
+    """Compare the function before and after, from the files."""
+    from regauge.graph.canonical import canonical
+    from regauge.graph.capture import capture
+    from regauge.graph.posing import posing_as_cpu
+    from regauge.rules.lower import lower
+
+    model = job.model
+    with posing_as_cpu(model.model):
+        captured = capture(model.model, model.args, model.kwargs, job.data["settings"]["observe"])
+        graph = canonical(lower(captured, job.data["settings"]["unknown"]).graph)
+    dtype = torch.float64 if mode == "full" else torch.float32
+    shards = open_shards(job.result)
+    after = Untied(
+        LazyState(shards, naming(model.model, {n: e.shape for n, e in shards.entries.items()})), tied_again(job)
+    )
+    before = job.before(dtype)
+    return prove(graph, before, job.element.moved(before), State(job.gauge.plan, after, dtype), mode, tell)
+
+
+def tied_again(job: Job) -> dict[str, str]:
+    """Name of the model -> the one that it is tied to in the result, though not in this job's model."""
+    plain = job.naming.plain
+    return {plain[n]: plain[source] for n, source in job.data["dropped"].items()}
+
+
+def described(job: Job, made: dict[str, str]) -> dict[str, Any]:
+    """The record without the proof: enough to do it again, or to take it back."""
+    previous = job.source / RECORD
+    data = job.data
+    return {
+        "schema": SCHEMA,
+        "identity": data["identity"],
+        "input": {"name": job.source.name, "files": {p.name: files.sha256(p) for p in input_files(job.source)}},
+        "output": {"files": made},
+        "recipe": data["settings"]["recipe"],
+        "settings": {k: v for k, v in data["settings"].items() if k != "recipe"},
+        "compute": data["compute"],
+        "versions": data["versions"],
+        "dimension": job.gauge.dim,
+        "bonds": [{"name": b.name, "size": b.size, "group": str(b.group), "dim": b.dim} for b in job.gauge.bonds],
+        "config": data["patches"],
+        "added": data["added"],
+        "dropped": data["dropped"],
+        "previous": read_json(previous) if previous.is_file() else None,
+    }
+
+
+def input_files(source: Path) -> list[Path]:
+    return [source / "config.json", *safetensors_files(source)]
+
+
+def require_target(target: Path, force: bool) -> None:
+    if target.exists() and not force:
+        raise InputError(f"{target}: exists: name another directory, or replace it with --force")
+
+
+__all__ = ["ELEMENT", "RECORD", "finish", "require_target"]
