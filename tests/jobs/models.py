@@ -35,10 +35,10 @@ def outputs(folder: Path, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
     from regauge.check.lift import lifted
     from regauge.checkpoint.inputs import example_inputs
-    from regauge.checkpoint.pretrained import model_class, quiet
+    from regauge.checkpoint.pretrained import model_class, prepared, quiet
 
     with quiet():
-        config = AutoConfig.from_pretrained(folder)
+        config = prepared(AutoConfig.from_pretrained(folder))
         model, info = model_class(config).from_pretrained(folder, dtype=dtype, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     with torch.no_grad(), lifted():

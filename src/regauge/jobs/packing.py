@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from regauge.errors import InputError
-from regauge.solve import element, translate
+from regauge.solve import element, matrices, translate
 from regauge.solve.element import Element
 from regauge.solve.plan import Plan
 
-HOMES = (element, translate)
+HOMES = (element, translate, matrices)
 SCHEMA = 1
 
 
