@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from regauge.errors import CheckError, InputError
-from regauge.flow.lattice import LinkNet
 from regauge.flow.linear import LinearField, wilson_line
+from regauge.flow.sites import Kick, Line, Segment, read
+from regauge.flow.stack import LiftedStack
 
 
 class LayerField(LinearField):
@@ -45,12 +46,23 @@ class LayerField(LinearField):
         return LayerField(weight[columns:, :columns], (element @ self.vector)[columns:])
 
 
-class LiftedNet(nn.Module):
-    """Layer fields and kicks; the last layer may have none (nn.Identity)."""
+class KickModule(nn.Module):
+    """A kick as a layer."""
 
-    def __init__(self, fields: Sequence[LayerField], kicks: Sequence[nn.Module]) -> None:
+    def __init__(self, kick: Kick) -> None:
         super().__init__()
-        self.fields, self.kicks = nn.ModuleList(fields), nn.ModuleList(kicks)
+        self.kick, self.name = kick, kick.name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kick(x)
+
+
+class LiftedNet(nn.Module):
+    """Layer fields and kicks, nn.Identity where a layer has none; `lines`: the parameters that the layers came from."""
+
+    def __init__(self, fields: Sequence[LayerField], kicks: Sequence[nn.Module], lines: Sequence[Line] = ()) -> None:
+        super().__init__()
+        self.fields, self.kicks, self.lines = nn.ModuleList(fields), nn.ModuleList(kicks), tuple(lines)
 
     def forward(self, x: Tensor) -> Tensor:
         for field, kick in zip(self.layers(), self.kicks, strict=True):
@@ -75,11 +87,19 @@ class LiftedNet(nn.Module):
             gap = intertwining_defect(kick, g)
             if gap > tolerance:
                 raise CheckError(
-                    f"lift, site {k}: the element does not commute with {type(kick).__name__} (defect {gap:.2g}), so "
+                    f"lift, site {k}: the element does not commute with {kick_name(kick)} (defect {gap:.2g}), so "
                     "the function would change; use an element of its intertwiner group (ReLU: positive monomial)"
                 )
         fields = [f.transformed(g, h) for f, g, h in zip(self.layers(), elements, elements[1:], strict=False)]
-        return LiftedNet(fields, list(self.kicks))
+        return LiftedNet(fields, list(self.kicks), self.lines)
+
+    def state_dict_of_model(self) -> dict[str, Tensor]:
+        """The Wilson lines under the names of the lifted model's parameters; load them with `load_state_dict`."""
+        state: dict[str, Tensor] = {}
+        for field, line in zip(self.layers(), self.lines, strict=True):
+            weight, bias = field.line()
+            state |= line.stored(weight, bias)
+        return state
 
     def lower(self) -> nn.Sequential:
         """Back to a plain stack of nn.Linear and activations."""
@@ -95,41 +115,43 @@ class LiftedNet(nn.Module):
         return nn.Sequential(*layers)
 
 
-def lift(model: nn.Sequential) -> LiftedNet:
-    """The lift of a stack of nn.Linear and elementwise activation modules; anything else is refused by name."""
-    fields: list[LayerField] = []
-    kicks: list[nn.Module] = []
-    for name, module in model.named_children():
-        if isinstance(module, nn.Linear):
-            if len(kicks) < len(fields):
-                kicks.append(nn.Identity())
-            bias = module.weight.new_zeros(module.out_features) if module.bias is None else module.bias
-            fields.append(LayerField(module.weight.detach(), bias.detach()))
-        elif fields and len(kicks) < len(fields) and _is_elementwise(module):
-            kicks.append(module)
-        else:
-            raise InputError(
-                f"lift, layer {name}: {type(module).__name__} is neither a linear map nor an elementwise kick after "
-                "one; lift takes stacks of nn.Linear and activations (residual stacks: lift_residual)"
-            )
-    if len(kicks) < len(fields):
-        kicks.append(nn.Identity())
-    if not fields:
-        raise InputError("lift: the model has no nn.Linear layer")
-    return LiftedNet(fields, kicks)
+def lift(model: nn.Module, example: Tensor | None = None) -> "LiftedNet | LiftedStack":
+    """The lift of any model that the compiler traces and that is a stack: of linear layers and kicks (LiftedNet), or
+    with residual blocks, whose fields take unit Euler steps (LiftedStack).
+
+    example: one batch of input states (batch, ..., width); not needed where the first parameter is a linear map (out,
+    in). Raises InputError where a part of the model is neither a layer nor keeps the shape of the state.
+    """
+    if example is None:
+        first = next((p for p in model.parameters()), None)
+        if first is None or first.dim() != 2:
+            raise InputError("lift: the model does not begin with a linear layer, so pass a batch of input states")
+        example = first.new_zeros(2, first.shape[1])
+    segments = read(model, example)
+    layers = _layers(segments)
+    if layers is None:
+        return LiftedStack(segments)
+    fields = [LayerField(line.weight, line.bias) for line, _ in layers]
+    kicks = [nn.Identity() if kick is None else KickModule(kick) for _, kick in layers]
+    return LiftedNet(fields, kicks, [line for line, _ in layers])
 
 
-def _is_elementwise(module: nn.Module) -> bool:
-    """Acts on every entry alone: no parameters, and commutes with a permutation of random entries."""
-    if any(True for _ in module.parameters()):
-        return False
-    probe = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
-    changed = probe.clone()
-    changed[:, 3] += 1.0
-    with torch.no_grad():
-        before, after = module(probe), module(changed)
-    others = [0, 1, 2, 4, 5, 6]
-    return before.shape == probe.shape and torch.equal(before[:, others], after[:, others])
+def _layers(segments: Sequence[Segment]) -> list[tuple[Line, Kick | None]] | None:
+    """Lines, each with the kick that follows; None if there is anything else."""
+    layers: list[tuple[Line, Kick | None]] = []
+    for segment in segments:
+        match segment:
+            case Line():
+                layers.append((segment, None))
+            case Kick() if layers and layers[-1][1] is None:
+                layers[-1] = (layers[-1][0], segment)
+            case _:
+                return None
+    return layers or None
+
+
+def kick_name(kick: nn.Module) -> str:
+    return kick.name if isinstance(kick, KickModule) else type(kick).__name__
 
 
 def intertwining_defect(kick: nn.Module, element: Tensor) -> float:
@@ -182,20 +204,3 @@ def _monomial(source: Tensor, target: Tensor) -> Tensor:
     for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
         element[i, j] = (target[i] @ source[j]) / (source[j] @ source[j])
     return element
-
-
-def lift_residual(net: LinkNet) -> "PiecewiseField":
-    """The field whose unit Euler steps are the blocks of a link net: F = (U_k - 1) x + V_k sigma(...) + beta_k."""
-    return PiecewiseField(net)
-
-
-class PiecewiseField(nn.Module):
-    """F(t, x) = block_k(x) - x for t in [k, k + 1): integrate with Euler from 0 to L in L steps to get the net back."""
-
-    def __init__(self, net: LinkNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        blocks = self.net.blocks
-        return blocks[min(int(t), len(blocks) - 1)](x) - x
