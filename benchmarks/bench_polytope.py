@@ -1,4 +1,4 @@
-"""Extraction of polytopes: ratio to `relucent` on the same nets, and growth with the number of facets.
+"""Extraction of polytopes: ratio to `relucent` on the same nets, growth with the number of facets; generated lattices.
 
     python benchmarks/bench_polytope.py
 
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from regauge.polytope import extract, network, read
+from regauge.flow import exact_flow, integrate, knot_gauge, transport
+from regauge.polytope import extract, fit_lattice, network, read
 
 NETS = [(3, (6,), 1), (3, (10,), 1), (4, (6,), 1), (3, (6, 6), 0), (3, (4, 4), 1)]  # dimension, widths, seed
 UNITS = [32, 58, 101, 142, 225, 317, 448]
@@ -101,6 +102,37 @@ def growth() -> None:
         print(f"{label:>18} {counts[-1]:>8} {took:>8.3f} {1e6 * took / sum(counts):>11.1f}")
 
 
+def lattices() -> None:
+    """Euler on generated and on uniform lattices, for a flow-matching model of a checkerboard that is trained here."""
+    torch.manual_seed(0)
+    noise, fresh = torch.randn(2048, 2), torch.randn(4096, 2)
+    parts = [nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2)]
+    model = nn.Sequential(*parts)
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(1500):
+        cell = torch.randint(0, 8, (512,))
+        data = torch.stack([cell // 2 - 2, 2 * (cell % 2) + (cell // 2) % 2 - 2], dim=1) + torch.rand(512, 2)
+        start, t = torch.randn(512, 2), torch.rand(512, 1)
+        loss = (model(torch.cat([(1 - t) * start + t * data, t], dim=1)) - (data - start)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.requires_grad_(False)
+
+    def field(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return model(torch.cat([x, t.expand(len(x), 1)], dim=1))
+
+    exact, target = exact_flow(field, noise), exact_flow(field, fresh)
+    print(f"\n{'Euler, checkerboard':>20} {'uniform':>9} {'generated':>10} {'ratio':>6}   rms from the exact flow")
+    for steps in (4, 8, 16):
+        lattice = fit_lattice(field, noise, exact, steps, iterations=300)
+        moved = transport(field, knot_gauge(lattice.times, lattice.scales))
+        ends = (integrate(field, fresh, "euler", steps), integrate(moved, fresh, "euler", steps))
+        error = [float((found - target).square().mean().sqrt()) for found in ends]
+        print(f"{steps:>14} steps {error[0]:>9.4f} {error[1]:>10.4f} {error[0] / error[1]:>6.1f}")
+
+
 if __name__ == "__main__":
     against_relucent()
     growth()
+    lattices()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from regauge.errors import InputError
+from regauge.flow import exact_flow, integrate, knot_gauge, transport
 from regauge.polytope import extract, fit_lattice, generated_lattice, train, uniform_lattice
 
 
@@ -71,28 +72,45 @@ def flow():
     return lambda t, x: model(torch.cat([x, t.expand(len(x), 1)], dim=1))
 
 
-def exact(field, x, steps=60):
-    h = 1 / steps
-    for k in range(steps):
-        t = torch.tensor(k * h)
-        a = field(t, x)
-        b = field(t + h / 2, x + h / 2 * a)
-        c = field(t + h / 2, x + h / 2 * b)
-        x = x + h / 6 * (a + 2 * b + 2 * c + field(t + h, x + h * c))
-    return x
-
-
 @pytest.mark.parametrize("steps", [4, 8])
 def test_generated_beats_uniform_at_equal_cost(flow, steps):
+    """A trained flow-matching model, integrated by regauge.flow on both lattices: Euler, one evaluation a step."""
     rng = torch.Generator().manual_seed(1)
     noise, fresh = torch.randn(512, 2, generator=rng), torch.randn(2048, 2, generator=rng)
-    lattice = fit_lattice(flow, noise, exact(flow, noise), steps, iterations=150)
-    target = exact(flow, fresh)
-    rms = [
-        float((grid.euler(flow, fresh) - target).square().mean().sqrt()) for grid in (uniform_lattice(steps), lattice)
-    ]
+    lattice = fit_lattice(flow, noise, exact_flow(flow, noise), steps, iterations=150)
+    gauge = knot_gauge(lattice.times, lattice.scales)
+    gauge.require_ends(fresh)
+    target = exact_flow(flow, fresh)
+    uniform, generated = (
+        integrate(flow, fresh, "euler", steps),
+        integrate(transport(flow, gauge), fresh, "euler", steps),
+    )
+    rms = [float((found - target).square().mean().sqrt()) for found in (uniform, generated)]
     assert rms[1] < rms[0] / 3
-    assert float(lattice.scales[0]) == float(lattice.scales[-1]) == 1
+
+
+def test_the_lattice_is_a_gauge_of_the_flow(flow):
+    """Euler steps of the transported field are the lattice's own steps; finer methods give the flow itself."""
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    lattice = some_lattice(3)
+    lattice = generated_lattice(lattice.angles - lattice.angles[0], lattice.strengths)
+
+    def field(t, x):
+        return flow(t.float(), x.float()).double()
+
+    gauge = knot_gauge(lattice.times, lattice.scales)
+    moved = transport(field, gauge)
+    assert torch.allclose(integrate(moved, x, "euler", lattice.steps), lattice.euler(field, x), atol=1e-12)
+    fine = integrate(moved, x, "midpoint", 60 * lattice.steps)
+    assert float((fine - exact_flow(field, x)).abs().max()) < 2e-4
+    assert torch.allclose(gauge.space.pull(torch.tensor(0.37), gauge.space.push(torch.tensor(0.37), x)), x)
+
+
+def test_knots_that_are_no_gauge_are_refused():
+    with pytest.raises(InputError, match="increasing"):
+        knot_gauge(torch.tensor([0.0, 0.5, 0.4]), torch.ones(3))
+    with pytest.raises(InputError, match="positive"):
+        knot_gauge(torch.tensor([0.0, 1.0]), torch.tensor([1.0, -1.0]))
 
 
 def test_unfit_input_is_refused():

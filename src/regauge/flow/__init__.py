@@ -29,6 +29,7 @@ from regauge.flow.diffeos import (
 )
 from regauge.flow.fields import LogDensityField, divergence, divergence_estimate, from_xt, to_xt
 from regauge.flow.gauge import EndReport, Gauge, identity
+from regauge.flow.knots import KnotClock, knot_gauge
 from regauge.flow.lattice import LinkBlock, LinkNet, linear_chain, link_net
 from regauge.flow.linear import LinearField, piecewise_wilson_line, wilson_line
 from regauge.flow.penalties import acceleration, gauge_mass, kinetic, lorenz_penalty, straightness
@@ -72,6 +73,7 @@ __all__ = [
     "IdentityDiffeo",
     "InverseClock",
     "InverseDiffeo",
+    "KnotClock",
     "LinearField",
     "LinearTransport",
     "LinkBlock",
@@ -108,6 +110,7 @@ __all__ = [
     "identity",
     "integrate",
     "kinetic",
+    "knot_gauge",
     "leading_breaking",
     "linear_chain",
     "link_net",
