@@ -67,9 +67,7 @@ class _Solver:
                     continue
                 if isinstance(v.op, Param):
                     expression = {
-                        s.id: Part(IDENTITY, 1.0, s.leaves)
-                        for s in self.sources
-                        if s.block.id == b.id and s.known is None
+                        s.id: Part(IDENTITY, 1.0, s.leaves) for s in self.sources if s.block.id == b.id and not s.roles
                     }
                 else:
                     expression = {}
@@ -126,9 +124,10 @@ class _Solver:
                     continue
                 if self.mode != "full":
                     continue
-                common = self._reader(b, readers)
-                if common is not None:
-                    source = Source(len(self.sources), b, *common)
+                roles = self._roles(b, readers)
+                if roles:
+                    along = frozenset(k for where, _ in roles for k in where)
+                    source = Source(len(self.sources), b, along, roles)
                     self.sources.append(source)
                     self.reader_sources[b.id] = source
 
@@ -139,27 +138,37 @@ class _Solver:
             return sum(t.block.id == b.id for t in r.ins) == 1 and all(evaluable(t.block.value) for t in others)
         return isinstance(r.op, Add | Reshape | Slice | Concat)
 
-    def _reader(self, b: Block, readers: list[Relation]) -> tuple[frozenset[int], Known] | None:
-        """The relation that all operands of this linear reader satisfy, as leaves of the reader; the same phi in each use."""
-        found: list[tuple[frozenset[int], Known]] = []
+    def _roles(self, b: Block, readers: list[Relation]) -> tuple[tuple[frozenset[int], Known], ...]:
+        """The relations that the operands of this linear reader satisfy, with the leaves that are summed over.
+
+        One relation in every use if there is one that the other uses do not see or satisfy, else one for each use.
+        """
+        uses: list[tuple[Relation, Term, Term, tuple[frozenset[int], Known] | None]] = []
         for r in readers:
             if not isinstance(r.op, Einsum) or len(r.ins) != 2:
-                return None
+                return ()
             mine = [t for t in r.ins if t.block.id == b.id]
             if len(mine) != 1:
-                return None
+                return ()
             (other,) = [t for t in r.ins if t is not mine[0]]
             k = self.known.get(other.block.id)
             summed = {l for l in mine[0].labels if l in other.labels and l not in r.out.labels}
-            if k is not None and summed and {other.labels[i] for i in k.along} == summed:
-                found.append((frozenset(i for i, l in enumerate(mine[0].labels) if l in summed), k))
-                continue
-            if found and not found[0][1].gains and self._invisible(r, mine[0], other, found[0][0]):
-                continue
-            return None
-        if not found or any(f[0] != found[0][0] or f[1].gains != found[0][1].gains for f in found):
-            return None
-        return found[0]
+            fits = k is not None and summed and {other.labels[i] for i in k.along} == summed
+            where = frozenset(i for i, l in enumerate(mine[0].labels) if l in summed)
+            uses.append((r, mine[0], other, (where, k) if k is not None and fits else None))
+        found = [role for *_, role in uses if role is not None]
+        for where, k in found:
+            if all(
+                role is not None
+                and (role[0], role[1].gains) == (where, k.gains)
+                or not k.gains
+                and self._invisible(r, mine, other, where)
+                for r, mine, other, role in uses
+            ):
+                return ((where, k),)
+        if len(found) != len(uses) or len({k for where, _ in found for k in where}) != sum(len(w) for w, _ in found):
+            return ()
+        return tuple(found)
 
     def _invisible(self, r: Relation, mine: Term, other: Term, along: frozenset[int]) -> bool:
         """1 u^T read in another role: its result is constant along the leaves of the ones, and that is tolerated."""
@@ -213,11 +222,15 @@ class _Solver:
             if source is None or source.id in self.dead:
                 continue
             (other,) = [o for o in r.ins if o is not t]
+            summed = frozenset(i for i, l in enumerate(t.labels) if l in other.labels and l not in r.out.labels)
             seen = self.known.get(other.block.id)
-            along = {t.labels[i] for i in source.along}
-            if seen is None or {other.labels[i] for i in seen.along} != along or seen.zero:
+            if source.role(summed) is None or seen is None or seen.zero:
                 continue
-            leaves = tuple(r.out.labels.index(t.labels[i]) for i in source.leaves)
+            varies = source.seen(summed)
+            leaves = tuple(r.out.labels.index(t.labels[i]) for i in varies)
+            if varies != source.leaves:
+                self._merge(out, source.id, Part(MATRIX, 1.0, leaves))
+                continue
             kind = IDENTITY if not seen.shifts else SCALAR
             self._merge(out, source.id, Part(kind, seen.constant if not seen.shifts else 1.0, leaves))
 
@@ -323,7 +336,12 @@ class _Solver:
         varies = {k for p in expression.values() for k in p.leaves}
         for kind in (IDENTITY, SCALAR):
             fit = [
-                s for s, p in expression.items() if p.kind == kind and set(p.leaves) == varies and s not in self.solved
+                s
+                for s, p in expression.items()
+                if p.kind == kind
+                and set(p.leaves) == varies
+                and s not in self.solved
+                and len(self.sources[s].roles) < 2
             ]
             if fit:  # one whose block has unseen directions, so that the free ones count in full
                 return max(
@@ -393,7 +411,7 @@ class _Solver:
         inside = []
         for places in u.sets:
             along = [k for k in places if k in s.along]
-            if along and (s.known is None or s.known.gains or set(along) != set(s.along)):
+            if along and (not s.roles or any(k.gains for _, k in s.roles) or set(along) != set(s.along)):
                 continue
             inside.append(tuple(s.leaves.index(k) for k in places if k not in s.along))
         from regauge.solve.blind import span_dim

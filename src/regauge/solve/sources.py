@@ -13,12 +13,29 @@ IDENTITY, SCALAR, MATRIX = "identity", "scalar", "matrix"
 
 @dataclass(frozen=True)
 class Source:
-    """Translations of one parameter block: of the whole block, or u phi^T with phi along the leaves `along`."""
+    """Translations of one parameter block: of the whole block, or u times a covector phi for every role in which it is read.
+
+    roles: the leaves that a reader sums over, with the relation that the other operand satisfies there. along: all leaves
+    over which u does not vary, those of the roles among them.
+    """
 
     id: int
     block: Block
     along: frozenset[int] = frozenset()
-    known: Known | None = None
+    roles: tuple[tuple[frozenset[int], Known], ...] = ()
+
+    @property
+    def known(self) -> Known | None:
+        return self.roles[0][1] if self.roles else None
+
+    def role(self, leaves: frozenset[int]) -> Known | None:
+        """The relation by which a reader that sums over these leaves takes part."""
+        return next((k for where, k in self.roles if where == leaves), None)
+
+    def seen(self, leaves: frozenset[int]) -> tuple[int, ...]:
+        """Leaves over which the result of that reader varies: those of u, and of other roles where phi is no constant."""
+        inner = {k for where, known in self.roles if where != leaves and known.gains for k in where}
+        return tuple(k for k in range(len(self.block.leaves)) if k not in self.along or k in inner)
 
     @property
     def leaves(self) -> tuple[int, ...]:

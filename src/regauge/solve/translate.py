@@ -93,7 +93,7 @@ class _Replay:
         Goes along the values; a demand that is not met moves its pivot, and the way from there is walked again."""
         demands = {d.block.id: d for d in self.plan.demands}
         for s in self.plan.sources:
-            if s.known is None and s.id in self.values:
+            if not s.roles and s.id in self.values:
                 self.tau[s.block.id] = self._placed(s)
         position = {b: i for i, b in enumerate(self.order)}
         scale = max((float(u.abs().max()) for u in self.values.values() if u.numel()), default=0.0)
@@ -114,7 +114,7 @@ class _Replay:
                 continue
             self._solve(d)
             source = self.plan.sources[d.pivot]
-            if source.known is None:
+            if not source.roles:
                 self.tau[source.block.id] = self._placed(source)
             i = min((position[o] for o in self.users.get(source.block.id, []) if o in position), default=i)
         return self._steps()
@@ -154,19 +154,19 @@ class _Replay:
                 else:
                     add(self._contract(r, t, tau, others))
             source = self.readers.get(t.block.id)
-            if (
-                source is not None
-                and source.known is not None
-                and source.id in self.values
-                and isinstance(r.op, Einsum)
-                and len(r.ins) == 2
-            ):
+            if source is not None and source.roles and source.id in self.values:
                 (other,) = others
+                summed = frozenset(j for j, l in enumerate(t.labels) if l in other.labels and l not in r.out.labels)
                 held = self.plan.known.get(other.block.id)
-                if held is not None and {other.labels[j] for j in held.along} == {t.labels[j] for j in source.along}:
+                if source.role(summed) is not None and held is not None:
                     kappa = self.kappa(other.block, held)
                     labels = tuple(t.labels[j] for j in source.leaves)
-                    add(self._spread(self.values[source.id], labels, r.out.labels) * kappa)
+                    values = self.values[source.id]
+                    if len(source.roles) > 1:
+                        labels = tuple(l for j, l in enumerate(t.labels) if j not in summed)
+                        values = self._step(source, values, summed)
+                        values = values.reshape([n for j, n in enumerate(values.shape) if j not in summed])
+                    add(self._spread(values, labels, r.out.labels) * kappa)
         return total
 
     def _spread(self, x: Tensor, labels: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
@@ -262,15 +262,17 @@ class _Replay:
                 out.setdefault(s.block.id, []).append(partial(self._step, s, u))
         return out
 
-    def _step(self, s: Source, u: Tensor) -> Tensor:
-        shape = [n if k in s.leaves else 1 for k, n in enumerate(s.block.sizes)]
-        delta = u.reshape(shape)
-        return delta if s.known is None else delta * self._covector(s)
+    def _step(self, s: Source, u: Tensor, without: frozenset[int] = frozenset()) -> Tensor:
+        """u times the covectors of all roles, but for the one that sums over `without`."""
+        out = u.reshape([n if k in s.leaves else 1 for k, n in enumerate(s.block.sizes)])
+        for where, known in s.roles:
+            if where != without:
+                out = out * self._covector(s, where, known)
+        return out
 
-    def _covector(self, s: Source) -> Tensor:
-        assert s.known is not None
-        sizes = [n if k in s.along else 1 for k, n in enumerate(s.block.sizes)]
-        out = torch.ones([n for k, n in enumerate(s.block.sizes) if k in s.along], dtype=torch.float64).reshape(-1)
-        for g in s.known.gains:
+    def _covector(self, s: Source, where: frozenset[int], known: Known) -> Tensor:
+        sizes = [n if k in where else 1 for k, n in enumerate(s.block.sizes)]
+        out = torch.ones(sizes, dtype=torch.float64).reshape(-1)
+        for g in known.gains:
             out = out / gather(self._value(g), g).reshape(-1)
         return out.reshape(sizes)
