@@ -26,7 +26,6 @@ GAPS: dict[str, int] = {
     "sum-features-only": 12,
     "outer-square": 21,
     # translations
-    "tied-rmsnorm-positions-probabilities": 5,
     "final-layernorm-bare-reader": 6,
 }
 

@@ -79,7 +79,7 @@ class _Simplify(_Rewriter):
             case Einsum((_,), _):
                 return self._contraction(v) or self._unpermuted(v)
             case Einsum():
-                return self._unpermuted(v)
+                return self._selected(v) or self._unpermuted(v)
             case Slice() if isinstance(v.args[0].op, Param):
                 return self._rows(v) or self.copy(v)
             case Add():
@@ -104,6 +104,21 @@ class _Simplify(_Rewriter):
             return None
         same = {i for i, l in enumerate(p.op.ins[0]) if l in p.op.touched} == rows
         return self.new[p.id] if p.op.name == "softmax" and p.args[0] is condition and same else None
+
+    def _selected(self, v: Value) -> Value | None:
+        """A table of which every row is read in its place: the table."""
+        assert isinstance(v.op, Einsum)
+        if len(v.args) != 2:
+            return None
+        for (here, there), (hot, x) in zip((v.op.ins, v.op.ins[::-1]), (v.args, tuple(reversed(v.args))), strict=True):
+            if not isinstance(x.op, Param) or not _is_unit(hot) or len(here) != 2:
+                continue
+            out, row = here
+            if row in there and row not in v.op.out and out not in there:
+                return self.b.op(
+                    Einsum((tuple(out if l == row else l for l in there),), v.op.out), [self.new[x.id]], v.shape
+                )
+        return None
 
     def _unpermuted(self, v: Value) -> Value:
         """Read a weight under its own labels where it was transposed or repeated on the way."""
@@ -326,6 +341,17 @@ def linear_args(v: Value) -> list[Value] | None:
         case Along(linear=True) | Pointwise(linear=True):
             return learned
     return None
+
+
+def _is_unit(v: Value) -> bool:
+    """One row for each entry, in their order."""
+    if not isinstance(v.op, Free) or v.data or v.op.total is None or v.ndim != 2 or v.shape[0] != v.shape[1]:
+        return False
+    try:
+        hot = v.op.thunk()
+    except KeyError:
+        return False
+    return bool((hot.argmax(1) == torch.arange(v.shape[0])).all()) and int(hot.count_nonzero()) == v.shape[0]
 
 
 def _is_zero(v: Value) -> bool:

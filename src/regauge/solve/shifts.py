@@ -15,6 +15,7 @@ from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
 from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source
+from regauge.solve.state import positions
 
 Expression = dict[int, Part]
 
@@ -188,6 +189,11 @@ class _Solver:
         for i, t in enumerate(r.ins):
             for s, part in self.tau.get(t.block.id, {}).items():
                 labels = tuple(t.labels[k] for k in part.leaves)
+                if isinstance(r.op, Mix) and self._turns(r, t, labels):
+                    varies = {*labels, *r.planes, *r.fixed}
+                    leaves = tuple(k for k, l in enumerate(r.out.labels) if l in varies)
+                    self._merge(out, s, Part(MATRIX, 1.0, leaves))
+                    continue
                 factor = part.factor * (r.op.coefs[i] if isinstance(r.op, Add) else 1.0)
                 leaves = tuple(r.out.labels.index(l) for l in labels)
                 self._merge(out, s, Part(part.kind, factor, leaves))
@@ -226,9 +232,9 @@ class _Solver:
             seen = self.known.get(other.block.id)
             if source.role(summed) is None or seen is None or seen.zero:
                 continue
-            varies = source.seen(summed)
-            leaves = tuple(r.out.labels.index(t.labels[i]) for i in varies)
-            if varies != source.leaves:
+            reached = source.seen(summed)
+            leaves = tuple(r.out.labels.index(t.labels[i]) for i in reached)
+            if reached != source.leaves:
                 self._merge(out, source.id, Part(MATRIX, 1.0, leaves))
                 continue
             kind = IDENTITY if not seen.shifts else SCALAR
@@ -374,10 +380,10 @@ class _Solver:
             case Concat():
                 return not r.touched
             case Mix():
-                marked = r.planes | r.fixed
-                return not any(
-                    t.labels[k] in marked for t in terms for p in expression.values() for k in p.leaves
-                ) and not self._varies(r)
+                if len(expression) == 1 and positions(b) is None and positions(r.out.block) is None:
+                    return True  # nothing here to absorb it: perhaps behind
+                leaves = {k for p in expression.values() for k in p.leaves}
+                return not any(self._turns(r, t, tuple(t.labels[k] for k in leaves)) for t in terms)
             case Along() if r.op.blind and self._absorbs(r, terms[0], expression):
                 return True
             case Along() if r.op.linear and r.op.constants:
@@ -398,9 +404,10 @@ class _Solver:
         sample = all(self.blocks.is_rigid(t.block, k) for k, l in enumerate(t.labels) if l in r.touched)
         return sample or self.mode == "level"
 
-    def _varies(self, r: Relation) -> bool:
-        """The block lies on a rotated or scaled part: a translation would turn with the position."""
-        return bool(r.planes) or any(l in r.fixed for l in r.out.labels)
+    def _turns(self, r: Relation, t: Term, labels: tuple[int, ...]) -> bool:
+        """The translation is not the same after a mixing of positions: it varies there, or the block is a part that turns."""
+        marked = r.planes | r.fixed
+        return any(l in marked for l in labels) or bool(r.planes) or any(l in r.fixed for l in r.out.labels)
 
     def _dim(self, s: Source) -> int:
         """What a free source adds beyond the unseen directions of its own block."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from regauge.errors import CheckError
-from regauge.graph.ir import Add, Along, Einsum
+from regauge.graph.ir import Add, Along, Einsum, Mix, evaluate
 from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
 from regauge.solve.sources import SCALAR, Demand, Shifts, Source
-from regauge.solve.state import SMALL, Image, Read, State, gather
+from regauge.solve.state import SMALL, Image, Read, State, gather, positions
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ class _Replay:
             tau = self.tau.get(t.block.id)
             others = [o for o in r.ins if o is not t]
             if tau is not None:
-                if not isinstance(r.op, Einsum):
+                if isinstance(r.op, Mix):
+                    add(self._mixed(r, t, tau))
+                elif not isinstance(r.op, Einsum):
                     factor = r.op.coefs[i] if isinstance(r.op, Add) else 1.0
                     add(self._spread(tau, t.labels, r.out.labels) * factor)
                 elif others and not all(evaluable(o.block.value) for o in others):
@@ -168,6 +170,13 @@ class _Replay:
                         values = values.reshape([n for j, n in enumerate(values.shape) if j not in summed])
                     add(self._spread(values, labels, r.out.labels) * kappa)
         return total
+
+    def _mixed(self, r: Relation, t: Term, tau: Tensor) -> Tensor:
+        """A translation after a mixing of positions; on a part of a value it is none of those that turn."""
+        if positions(t.block) is not None or positions(r.out.block) is not None:
+            return self._spread(tau, t.labels, r.out.labels)
+        full = tau.expand(t.block.sizes).reshape(t.block.value.shape)
+        return evaluate(r.op, [full], r.out.block.value.shape).reshape(r.out.block.sizes)
 
     def _spread(self, x: Tensor, labels: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
         keep = [i for i, l in enumerate(labels) if l in out]
