@@ -155,6 +155,11 @@ class Mix:
     matrix: Tensor = field(compare=False, repr=False)
     key: str = ""
 
+    @property
+    def small(self) -> bool:
+        """Small enough to be kept by value."""
+        return self.matrix.numel() <= 4096
+
 
 @dataclass(frozen=True)
 class Reshape:

@@ -31,8 +31,7 @@ from regauge.rules.pointwise import keyed
 if TYPE_CHECKING:
     from regauge.solve.gauge import Gauge
 
-SCHEMA = 1
-KEPT = 1 << 16  # entries of a constant that is stored by value
+SCHEMA = 2
 PATTERN = 1 << 22
 
 
@@ -119,10 +118,11 @@ def _op(v: Value) -> list[Any]:
                 f.total,
                 f.constants,
             ]
-        case Mix(axis, matrix, key):
+        case Mix(axis, matrix, key) as mix:
             few = matrix
-            for a in range(matrix.ndim - 2):  # which leading axes it varies along matters, not how
-                few = few.narrow(a, 0, min(4, few.shape[a]))
+            if not mix.small:  # which leading axes it varies along matters, not how
+                for a in range(matrix.ndim - 2):
+                    few = few.narrow(a, 0, min(4, few.shape[a]))
             return ["mix", axis, key, few.tolist()]
         case Reshape():
             return ["reshape"]
@@ -149,6 +149,10 @@ def _constant(v: Value) -> Any:
         return {"fill": float(flat[0])}
     if v.numel <= 64:
         return {"data": t.double().tolist()}
+    if v.op.total is not None and v.op.total[1] == 1.0 and v.op.total[0] == v.ndim - 1:
+        rows = t.argmax(-1)
+        if int(t.count_nonzero()) == rows.numel():
+            return {"rows": rows.flatten().tolist()}
     from regauge.solve.facts import uniform_axes
 
     return {"uniform": sorted(uniform_axes(v))}
@@ -239,6 +243,10 @@ def _thunk(constant: Any, shape: tuple[int, ...]) -> Any:
         return lambda: torch.full(shape, constant["fill"], dtype=torch.float64)
     if "data" in constant:
         return lambda: torch.tensor(constant["data"], dtype=torch.float64).reshape(shape)
+
+    if "rows" in constant:
+        rows = torch.tensor(constant["rows"], dtype=torch.int64)
+        return lambda: torch.nn.functional.one_hot(rows, shape[-1]).double().reshape(shape)
 
     def pattern() -> Tensor:
         """Any values that are constant along the same axes."""

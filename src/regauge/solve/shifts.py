@@ -228,11 +228,11 @@ class _Solver:
             if source is None or source.id in self.dead:
                 continue
             (other,) = [o for o in r.ins if o is not t]
-            summed = frozenset(i for i, l in enumerate(t.labels) if l in other.labels and l not in r.out.labels)
+            role = frozenset(i for i, l in enumerate(t.labels) if l in other.labels and l not in r.out.labels)
             seen = self.known.get(other.block.id)
-            if source.role(summed) is None or seen is None or seen.zero:
+            if source.role(role) is None or seen is None or seen.zero:
                 continue
-            reached = source.seen(summed)
+            reached = source.seen(role)
             leaves = tuple(r.out.labels.index(t.labels[i]) for i in reached)
             if reached != source.leaves:
                 self._merge(out, source.id, Part(MATRIX, 1.0, leaves))
@@ -380,7 +380,8 @@ class _Solver:
             case Concat():
                 return not r.touched
             case Mix():
-                if len(expression) == 1 and positions(b) is None and positions(r.out.block) is None:
+                whole = positions(b) is None and positions(r.out.block) is None
+                if len(expression) == 1 and r.op.small and whole:
                     return True  # nothing here to absorb it: perhaps behind
                 leaves = {k for p in expression.values() for k in p.leaves}
                 return not any(self._turns(r, t, tuple(t.labels[k] for k in leaves)) for t in terms)

@@ -176,7 +176,11 @@ class _Replay:
         if positions(t.block) is not None or positions(r.out.block) is not None:
             return self._spread(tau, t.labels, r.out.labels)
         full = tau.expand(t.block.sizes).reshape(t.block.value.shape)
-        return evaluate(r.op, [full], r.out.block.value.shape).reshape(r.out.block.sizes)
+        out = evaluate(r.op, [full], r.out.block.value.shape).reshape(r.out.block.sizes)
+        constant = {l for l, n in zip(t.labels, tau.shape, strict=True) if n == 1} - r.planes - r.fixed
+        for k, l in enumerate(r.out.labels):
+            out = out.narrow(k, 0, 1) if l in constant else out
+        return out
 
     def _spread(self, x: Tensor, labels: tuple[int, ...], out: tuple[int, ...]) -> Tensor:
         keep = [i for i, l in enumerate(labels) if l in out]
