@@ -17,10 +17,10 @@ import torch
 from regauge.errors import UnknownOperatorError
 
 from .build import Subject, build_causal
-from .trace import Traced, live_nodes, parameter_operators, trace
+from .trace import Traced, live_nodes, parameter_operators, sizes_depend_on_data, trace
 
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
-SMALL = {"width": 8, "vocabulary": 13}  # the copy whose Jacobian is factorised
+SMALL = {"width": 8, "vocabulary": 19}  # the copy whose Jacobian is factorised
 LARGEST = 4500  # parameters of such a copy
 
 
@@ -53,10 +53,10 @@ def _trace_and_infer(record: dict[str, Any], subject: Subject, stages: frozenset
             record.pop(key, None)
         with _recording(record, "infer"), _clock(patched) as traced, _patches(patched):
             record |= infer(subject, traced)
-        if traced or "error" not in record:
+        if "error" not in record or (traced and not sizes_depend_on_data(traced[-1].program)):
             break
         record["stage"] = "trace"
-    if traced:
+    if traced and not sizes_depend_on_data(traced[-1].program):
         record |= described(traced[-1])
 
 

@@ -43,9 +43,13 @@ def export(subject: Subject) -> ExportedProgram:
         warnings.simplefilter("ignore")
         program = torch.export.export(subject.model, subject.args, subject.kwargs, strict=False)
         program = program.run_decompositions({})
-    if any(isinstance(size, torch.SymInt) for size in _sizes(program)):
+    if sizes_depend_on_data(program):
         raise ValueError("sizes depend on data")
     return program
+
+
+def sizes_depend_on_data(program: ExportedProgram) -> bool:
+    return any(isinstance(size, torch.SymInt) for size in _sizes(program))
 
 
 def _sizes(program: ExportedProgram) -> Iterator[Any]:

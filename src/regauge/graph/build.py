@@ -119,6 +119,7 @@ class Builder:
         blind: bool = False,
         total: float | None = None,
         constants: bool = False,
+        choice: bool = False,
     ) -> Value:
         """A function along `axes` of x. Without `sizes` the shape stays; else those axes are removed and the new axes
         `out_axes` (positions in the result) of the given sizes appear."""
@@ -136,7 +137,7 @@ class Builder:
             out = tuple(new[p] if p in new else next(it) for p in range(ndim))
             size = dict(zip(lx, x.shape, strict=True)) | {100 + k: n for k, n in enumerate(sizes)}
             shape, touched = tuple(size[l] for l in out), frozenset(axes) | frozenset(new.values())
-        op = Along(name, fn, (lx,), out, touched, linear, degree, parity, equivariant, blind, total, constants)
+        op = Along(name, fn, (lx,), out, touched, linear, degree, parity, equivariant, blind, total, constants, choice)
         return self.op(op, (x,), shape)
 
     # -- axis bookkeeping -----------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Brings a lowered graph to one form, whichever way the model was written.
 
-sum(x * y) becomes a contraction, x - mean(x) a centring, an invertible function of one parameter a chart on it, and a
-detour that is linear with coefficients free of parameters (rotary positions) one `Mix`. The function does not change.
+sum(x * y) becomes a contraction, x - mean(x) a centring, an invertible function of one parameter a chart on it; what is
+selected is selected late; and a detour that is linear with coefficients free of parameters (rotary positions) becomes
+one `Mix`. The function does not change.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from regauge.graph.build import Builder, subgraph
+from regauge.graph.build import Builder
 from regauge.graph.ir import (
     Add,
     Along,
@@ -28,50 +29,20 @@ from regauge.graph.ir import (
     Value,
     evaluate,
 )
+from regauge.graph.rewrite import Rewriter, rewrite
+from regauge.graph.selections import LateSelections
 
 REACH = 48  # values that a detour may hold
 
 
 def canonical(graph: Graph) -> Graph:
-    graph = _rewrite(graph, _Simplify)
-    graph = _rewrite(graph, _Steps)
-    return _rewrite(graph, _Detours)
+    graph = rewrite(graph, _Simplify)
+    graph = rewrite(graph, LateSelections)
+    graph = rewrite(graph, _Steps)
+    return rewrite(graph, _Detours)
 
 
-class _Rewriter:
-    """Rebuilds a graph value by value; `visit` may return another value than the copy."""
-
-    def __init__(self, graph: Graph, builder: Builder) -> None:
-        self.graph = graph
-        self.b = builder
-        self.users = graph.consumers()
-        self.observed = {v.id for v in (*graph.outputs, *graph.followers)}
-        self.new: dict[int, Value] = {}
-
-    def single(self, v: Value) -> bool:
-        return len(self.users[v.id]) == 1 and v.id not in self.observed
-
-    def copy(self, v: Value) -> Value:
-        args = tuple(self.new[a.id] for a in v.args)
-        if args and v.learned and not any(a.learned for a in args):
-            return self.b.op(v.op, args, v.shape)  # a product with zero was learned before
-        return self.b._make(v.op, args, v.shape, v.learned, v.data)
-
-    def visit(self, v: Value) -> Value:
-        return self.copy(v)
-
-
-def _rewrite(graph: Graph, kind: type[_Rewriter]) -> Graph:
-    b = Builder()
-    rewriter = kind(graph, b)
-    for v in graph.values:
-        b.source = v.source
-        rewriter.new[v.id] = rewriter.visit(v)
-    outputs = [rewriter.new[v.id] for v in graph.outputs]
-    return subgraph(b.values, outputs, [rewriter.new[v.id] for v in graph.followers])
-
-
-class _Simplify(_Rewriter):
+class _Simplify(Rewriter):
     def visit(self, v: Value) -> Value:
         match v.op:
             case Einsum() if any(not a.learned and _is_zero(a) for a in v.args):
@@ -213,7 +184,7 @@ class _Simplify(_Rewriter):
         return self.b._make(op, (), leaf.shape, learned=True, data=False)
 
 
-class _Steps(_Rewriter):
+class _Steps(Rewriter):
     """x + c (W x + b) with a square W that nothing else reads: (1 + c W) x + c b, so that 1 + c W transforms as one matrix.
 
     The same value in other words; both routes of an Euler step of a linear equation become a linear map.
@@ -275,7 +246,7 @@ def _number(v: Value) -> float | None:
     return float(v.op.thunk().flatten()[0])
 
 
-class _Detours(_Rewriter):
+class _Detours(Rewriter):
     """From a value and back to its shape, linearly and without parameters."""
 
     def __init__(self, graph: Graph, builder: Builder) -> None:
@@ -300,7 +271,7 @@ class _Detours(_Rewriter):
             frontier[a.id] = a
         while frontier and len(region) < REACH:
             last = max(frontier)
-            if len(frontier) == 1 and frontier[last].shape == v.shape:
+            if len(frontier) == 1 and _alike(frontier[last], v, region):
                 root = frontier[last]
                 if len(region) < 3 and not any(isinstance(r.op, Concat) for r in region):
                     return None  # x + x, x + c x: already one label to the passes
@@ -317,15 +288,24 @@ class _Detours(_Rewriter):
     def _probe(self, v: Value, root: Value, region: list[Value]) -> tuple[Value, int, Tensor, str] | None:
         order = sorted(region, key=lambda r: r.id if r is not v else 1 << 60)
         index = {root.id: 0} | {r.id: i + 1 for i, r in enumerate(order)}
-        key = (root.shape, tuple((r.op, tuple(index.get(a.id, ("free", a.id)) for a in r.args)) for r in order))
+        key = (v.shape, tuple((r.op, tuple(index.get(a.id, ("free", a.id)) for a in r.args)) for r in order))
         if key not in self.cache:
             try:
-                mixed = probe(root, order)
+                mixed = probe(root, order, v.shape)
                 self.cache[key] = mixed and (*mixed, f"detour {len(self.cache)}")
             except (KeyError, RuntimeError):
                 self.cache[key] = None
         found = self.cache[key]
-        return None if found is None else (root, *found)
+        return None if found is None else (self.b.reshape(root, v.shape), *found)
+
+
+def _alike(root: Value, v: Value, region: list[Value]) -> bool:
+    """Of one shape, or differing by axes of size 1 that the detour reshapes away."""
+    if root.shape == v.shape:
+        return True
+    if [n for n in root.shape if n != 1] != [n for n in v.shape if n != 1]:
+        return False
+    return all(isinstance(r.op, Reshape) for r in region if any(a is root for a in r.args))
 
 
 def linear_args(v: Value) -> list[Value] | None:
@@ -361,10 +341,9 @@ def _is_zero(v: Value) -> bool:
         return False
 
 
-def probe(root: Value, order: list[Value]) -> tuple[int, Tensor] | None:
+def probe(root: Value, order: list[Value], shape: tuple[int, ...]) -> tuple[int, Tensor] | None:
     """The matrices of a linear detour that mixes one axis, found by running it on a basis; None if it is not of that kind."""
     generator = torch.Generator().manual_seed(0)
-    shape = root.shape
 
     def through(x: Tensor) -> Tensor:
         values = {root.id: x}

@@ -145,6 +145,7 @@ class Along:
     blind: bool = False
     total: float | None = None
     constants: bool = False
+    choice: bool = False
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,17 @@ def ranked(b: Builder, x: Value, axis: int, k: int, name: str, order: Callable[[
         return fn
 
     rows = [
-        b.along(f"rank {r} of {name}", rank(r), moved, [last], degree=0, equivariant=True, blind=True, total=1.0)
+        b.along(
+            f"rank {r} of {name}",
+            rank(r),
+            moved,
+            [last],
+            degree=0,
+            equivariant=True,
+            blind=True,
+            total=1.0,
+            choice=True,
+        )
         for r in range(k)
     ]
     hot = b.stack(rows, last)  # (..., k, n)
