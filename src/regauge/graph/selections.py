@@ -46,10 +46,8 @@ class LateSelections(Rewriter):
         """A parameter, read at chosen rows."""
         if not isinstance(v.op, Einsum) or len(v.args) != 2:
             return None
-        for hot, w, chosen, labels in (
-            (*v.args, *v.op.ins),
-            (*reversed(v.args), *reversed(v.op.ins)),
-        ):
+        for i in (0, 1):
+            hot, w, chosen, labels = v.args[i], v.args[1 - i], v.op.ins[i], v.op.ins[1 - i]
             axis = self._choice(hot)
             if axis is None or w.data or not w.learned or len(set(chosen)) != len(chosen):
                 continue
@@ -77,20 +75,22 @@ class LateSelections(Rewriter):
         if not late:
             return None
         match v.op:
-            case Einsum(ins, out):
-                return self._together(v, ins, out)
-            case Add(_, ins, out) | Pointwise(_, _, ins, out):
+            case Einsum():
+                return self._together(v, v.op)
+            case Add() | Pointwise():
                 if any(a.learned and a.id not in self.late for a in v.args):
                     return None
-                return self._together(v, ins, out)
+                return self._together(v, v.op)
             case Slice(axis, start):
                 return self._sliced(v, late[0], axis, start)
             case Reshape():
                 return self._reshaped(v, late[0])
         return None
 
-    def _together(self, v: Value, ins: tuple[Labels, ...], out: Labels) -> Selection | None:
-        first, kept = None, set()
+    def _together(self, v: Value, op: Einsum | Add | Pointwise) -> Selection | None:
+        ins, out = op.ins, op.out
+        first: tuple[Selection, Labels] | None = None
+        kept: set[int] = set()
         for a, labels in zip(v.args, ins, strict=True):
             s = self.late.get(a.id)
             if s is None:
@@ -115,9 +115,8 @@ class LateSelections(Rewriter):
             return None
         axes = tuple(i for i, l in enumerate(out) if l in kept)
         inner_out = (CHOSEN, *(out[i] for i in axes))
-        op = replace(v.op, ins=tuple(inner_ins), out=inner_out)  # type: ignore[type-var]
         e = chosen.inner.shape[0]
-        inner = self.b.op(op, args, [e, *(v.shape[i] for i in axes)])
+        inner = self.b.op(replace(op, ins=tuple(inner_ins), out=inner_out), args, [e, *(v.shape[i] for i in axes)])
         return Selection(chosen.hot, tuple(out.index(l) for l in outer), inner, axes)
 
     def _sliced(self, v: Value, s: Selection, axis: int, start: int) -> Selection | None:
