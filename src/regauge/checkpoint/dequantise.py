@@ -22,7 +22,8 @@ def dequantise(folder: Path, name: str, into: Path) -> None:
     model, _ = load(read_config(folder, name), folder, name)
     with quiet():
         model.config.use_cache = True
-        _without(model.config, "_experts_implementation")
+        _without(model.config, "_experts_implementation", "quantization_config")
+        model.hf_quantizer = None  # its weights are plain by now
         model.save_pretrained(into)
         try:
             tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
@@ -31,6 +32,7 @@ def dequantise(folder: Path, name: str, into: Path) -> None:
         tokenizer.save_pretrained(into)
 
 
-def _without(config: Any, name: str) -> None:
+def _without(config: Any, *names: str) -> None:
     for part in (config, config.get_text_config()):
-        vars(part).pop(name, None)
+        for name in names:
+            vars(part).pop(name, None)

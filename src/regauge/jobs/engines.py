@@ -35,7 +35,7 @@ def in_processes(job: Job, wanted: list[int], progress: Progress, workers: int) 
             with ProcessPoolExecutor(
                 workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
             ) as pool:
-                running = {pool.submit(write_one, str(job.home), i): i for i in sorted(todo)}
+                running = {pool.submit(write_one, str(job.home), job.data["identity"], i): i for i in sorted(todo)}
                 while running:
                     finished, _rest = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -61,7 +61,7 @@ def on_ray(job: Job, wanted: list[int], progress: Progress, workers: int | None)
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         task: Callable[..., Any] = ray.remote(max_retries=TRIES, num_cpus=1)(write_one)
-        running = {task.remote(str(job.home), i): i for i in wanted}  # type: ignore[attr-defined]
+        running = {task.remote(str(job.home), job.data["identity"], i): i for i in wanted}  # type: ignore[attr-defined]
         while running:
             (ready,), _ = ray.wait(list(running), num_returns=1)
             try:
@@ -79,17 +79,21 @@ def on_ray(job: Job, wanted: list[int], progress: Progress, workers: int | None)
             ray.shutdown()
 
 
-def write_one(home: str, i: int) -> int:
+def write_one(home: str, identity: str, i: int) -> int:
     """In a worker: write one file of the job in a directory."""
     with at_work(Path(home)):
-        job = _opened(home)
+        job = _opened(home, identity)
         write_file(job, job.files[i])
     return i
 
 
 @lru_cache(maxsize=1)
-def _opened(home: str) -> Job:
-    return open_job(Path(home))
+def _opened(home: str, identity: str) -> Job:
+    """A worker may live longer than a job, and another one may have taken its directory."""
+    job = open_job(Path(home))
+    if job.data["identity"] != identity:
+        raise InputError(f"{home}: holds another job by now: run the same command again")
+    return job
 
 
 def _ray() -> Any:

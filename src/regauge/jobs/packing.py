@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from regauge.checkpoint.shards import DTYPES
+from regauge.checkpoint.writer import Slot, write_safetensors
 from regauge.errors import InputError
 from regauge.solve import element, matrices, translate
 from regauge.solve.element import Element
@@ -44,7 +44,9 @@ def save_element(g: Element, path: Path) -> None:
     tensors: dict[str, Tensor] = {}
     moves = [_pack(m, tensors) for m in g.moves]
     metadata = {"schema": str(SCHEMA), "plan": plan_digest(g.plan), "moves": json.dumps(moves)}
-    save_file(tensors, path, metadata=metadata)
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    slots = [Slot(n, names[t.dtype], tuple(t.shape)) for n, t in tensors.items()]
+    write_safetensors(path, slots, metadata, tensors.__getitem__)  # the same bytes each time, unlike the library's own
 
 
 def load_element(path: Path, plan: Plan) -> Element:
@@ -106,4 +108,4 @@ def _home(name: str) -> Any:
     return next((m for m in HOMES if hasattr(m, name)), element)
 
 
-__all__ = ["load_element", "plan_digest", "save_element", "torch"]
+__all__ = ["load_element", "plan_digest", "save_element"]
