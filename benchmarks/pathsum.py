@@ -2,7 +2,7 @@
 
 Two potentials, beta 10, 64 sites. For each sampler: evaluations of the action (or of its gradient) per independent
 sample of <x^2> and of the mean position, milliseconds per effective sample of <x^2>, and the pull from the exact
-lattice value. Compilation (numpyro) and the fit of the instanton prior are inside the time; warm-up is inside the time
+lattice value. Compilation (numpyro, blackjax) and the fit of the instanton prior are inside the time; warm-up is inside the time
 but not the evaluations.
 """
 
@@ -36,6 +36,7 @@ from regauge.pathsum import (
     tempering,
 )
 from regauge.pathsum.instanton import defended
+from regauge.pathsum.nuts import jax_energy
 from regauge.pathsum.sample import Sample
 
 POTENTIALS = ("x**2/2 + x**4", "(x**2-2)**2/4")
@@ -75,6 +76,37 @@ def emcee(target: Target, steps: int, rng: np.random.Generator) -> ChainSample:
     chain = sampler.get_chain().transpose(1, 0, 2)
     paths = target.map(chain.reshape(-1, 1, size)).reshape(walkers, steps, 1, -1)
     return ChainSample("emcee", paths, 1.0, float(sampler.acceptance_fraction.mean()))
+
+
+def blackjax(target: Target, chains: int, steps: int, rng: np.random.Generator) -> ChainSample:
+    """blackjax's NUTS: one chain adapts step and mass, then all chains run from independent starts."""
+    import blackjax as package
+    import jax
+    import jax.numpy as jnp
+
+    with jax.enable_x64(True):
+        energy = jax_energy(target)
+
+        def log_density(theta: jax.Array) -> jax.Array:
+            return -energy(theta)
+
+        first, second, third = jax.random.split(jax.random.PRNGKey(int(rng.integers(2**31))), 3)
+        start = jnp.asarray(target.draw(chains, rng))
+        (state, tuned), _ = package.window_adaptation(package.nuts, log_density).run(first, start[0], steps // 2)
+        kernel = package.nuts(log_density, **tuned)
+
+        @jax.jit
+        def chain(key: jax.Array, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+            def one(state: object, key: jax.Array) -> tuple[object, tuple[jax.Array, jax.Array]]:
+                state, info = kernel.step(key, state)
+                return state, (state.position, info.num_integration_steps)
+
+            return jax.lax.scan(one, kernel.init(theta), jax.random.split(key, steps + steps // 4))[1]
+
+        theta, used = jax.vmap(chain)(jax.random.split(third, chains), start)
+        theta, used = np.asarray(theta)[:, steps // 4 :], np.asarray(used)[:, steps // 4 :]
+    paths = target.map(theta.reshape(-1, *target.shape)).reshape(chains, steps, *target.shape[:1], -1)
+    return ChainSample("blackjax NUTS", paths, float(used.mean()))
 
 
 def instantons(target: Target, n: int, rng: np.random.Generator) -> WeightedSample:
@@ -128,6 +160,8 @@ def compare(text: str, scale: float) -> list[Line]:
     if importlib.util.find_spec("numpyro"):
         runs["numpyro NUTS, lattice"] = (sites_as_weights(target), lambda t, r: nuts(t, 4, max(steps, 300), r))
         runs["numpyro NUTS, whitened"] = (target, lambda t, r: nuts(t, 4, max(steps, 300), r))
+    if importlib.util.find_spec("blackjax"):
+        runs["blackjax NUTS, whitened"] = (target, lambda t, r: blackjax(t, 4, max(steps, 300), r))
     if importlib.util.find_spec("emcee"):
         runs["emcee stretch, whitened"] = (target, lambda t, r: emcee(t, 10 * steps, r))
     found = []

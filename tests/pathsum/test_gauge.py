@@ -20,7 +20,7 @@ from regauge.pathsum import (
     reweight,
     whitened,
 )
-from regauge.pathsum.network import PathNetwork, path_times, redundancy
+from regauge.pathsum.network import BridgeNetwork, PathNetwork, path_times, redundancy
 from regauge.pathsum.statistics import standard_error
 from regauge.pathsum.unfixed import Unfixed, cost_of_not_fixing
 from regauge.pathsum.ward import kernel_force, schwinger_dyson
@@ -118,8 +118,9 @@ def test_the_compiler_finds_the_redundancy_of_path_networks():
     (bond,) = relu.bonds
     assert bond.size == 5 and bond.dim == 5 and relu.dim == 5  # one scale per unit; their order is the discrete part
     assert "S5" in str(bond.group) and "R+" in str(bond.group)
-    odd = redundancy(PathNetwork(5, "tanh"), lattice)
-    assert odd.dim == 0 and str(odd.bonds[0].group) == "Z2 wr S5"  # finite: signs and order
+    for signed in ("tanh", "cos"):  # odd: (a, w, b) -> -(a, w, b); even: (w, b) -> -(w, b)
+        finite = redundancy(PathNetwork(5, signed), lattice)
+        assert finite.dim == 0 and str(finite.bonds[0].group) == "Z2 wr S5"
     torch.manual_seed(0)
     network = PathNetwork(3, "relu")
     with (
@@ -130,7 +131,29 @@ def test_the_compiler_finds_the_redundancy_of_path_networks():
     assert jacobian_nullity(network, path_times(lattice)) == redundancy(network, lattice).dim == 3
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_compiler_finds_the_zero_mode_of_closed_steps():
+    """One redundant direction, as the bridge map counts it: all steps shifted alike, along the kernel of the map."""
+    lattice = path_lattice(4.0, 16, (2.0,))
+    torch.manual_seed(0)
+    network, chart = BridgeNetwork(lattice, 3.0), bridge(lattice, 3.0)
+    group = redundancy(network, lattice)
+    assert group.dim == chart.redundancy == 1
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    quiet = torch.zeros(1, 16, dtype=torch.float64)
+    theta = torch.cat([before["level"], before["xi"]]).numpy()[None, None]
+    path = network(quiet).detach().numpy()
+    assert np.allclose(path, chart(theta)[:, 0], atol=1e-12)
+    for seed in range(3):
+        moved = group.sample(seed).apply(before)
+        step = torch.cat([moved["level"] - before["level"], moved["xi"] - before["xi"]]).numpy()[None, None]
+        assert np.abs(step).max() > 1e-3 and np.allclose(chart.kernel_part(step), step, atol=1e-12)
+        network.load_state_dict(moved)
+        assert np.allclose(network(quiet).detach().numpy(), path, atol=1e-12)
+    with pytest.raises(InputError, match="close"):
+        BridgeNetwork(path_lattice(4.0, 16, ends="open"))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "cos"])
 def test_no_weight_of_the_path_sum_sees_the_gauge(activation):
     lattice = path_lattice(4.0, 24)
     torch.manual_seed(1)

@@ -11,7 +11,15 @@ from regauge.pathsum.lattice import Lattice
 from regauge.solve.api import infer
 from regauge.solve.gauge import Gauge
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+class Cosine(nn.Module):
+    """cos z, unit by unit."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cos(z)
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "cos": Cosine}
 
 
 class PathNetwork(nn.Module):
@@ -29,12 +37,35 @@ class PathNetwork(nn.Module):
         return self.out(self.act(self.hidden(times)))
 
 
+class BridgeNetwork(nn.Module):
+    """The bridge map as a module: closed paths (batch, sites) from steps xi + noise (batch, sites), one coordinate.
+
+    With no noise it writes the path of `maps.bridge` with weights (level, xi) / sqrt(mass).
+    """
+
+    def __init__(self, lattice: Lattice, mu2: float = 1.0) -> None:
+        super().__init__()
+        if len(lattice.axes) > 1 or lattice.time.ends != "periodic" or lattice.dim != 1:
+            raise InputError("bridge network: its paths close, in one coordinate; build it on a periodic path lattice")
+        eps, mass = lattice.time.spacing, float(lattice.mass[0])
+        self.scale, self.height = (eps / mass) ** 0.5, (eps * lattice.sites * mu2 * mass) ** -0.5
+        self.xi = nn.Parameter(torch.randn(lattice.sites, dtype=torch.float64))
+        self.level = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        steps = noise + self.xi
+        walk = torch.cumsum(steps - steps.mean(-1, keepdim=True), -1)
+        return self.height * self.level + self.scale * (walk - walk.mean(-1, keepdim=True))
+
+
 def path_times(lattice: Lattice) -> Tensor:
     """The times of a path lattice, (sites, 1)."""
     return torch.arange(lattice.time.sites, dtype=torch.float64)[:, None] * lattice.time.spacing
 
 
-def redundancy(network: PathNetwork, lattice: Lattice) -> Gauge:
+def redundancy(network: PathNetwork | BridgeNetwork, lattice: Lattice) -> Gauge:
     """The gauge group of the network's parameters, as the compiler infers it: what a flat sum over parameters counts
     over and over."""
+    if isinstance(network, BridgeNetwork):
+        return infer(network, (torch.zeros(2, lattice.sites, dtype=torch.float64),))
     return infer(network, (path_times(lattice),))

@@ -1,6 +1,7 @@
 """The no-U-turn sampler (Hoffman and Gelman, JMLR 15, 1593 (2014)) from numpyro, over the same weights: an optional
 extra."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,26 @@ import numpy as np
 from regauge.errors import InputError
 from regauge.pathsum.sample import ChainSample
 from regauge.pathsum.target import Target
+
+
+def jax_energy(target: Target) -> Callable[[Any], Any]:
+    """The target's energy of weights (D, weights) of one chain, in jax; call it where 64 bits are enabled."""
+    import jax.numpy as jnp
+
+    lattice, v = target.lattice, target.v
+    waves, rates = lattice.modes(), lattice.rates()
+    stiff = jnp.asarray(lattice.volume * (waves * rates) @ waves.T)
+    matrix, frame, shift = (jnp.asarray(a) for a in (target.map.matrix, target.map.frame, target.map.shift))
+    inverse, mass = jnp.asarray(target.map.inverse), jnp.asarray(lattice.mass)
+
+    def energy(theta: Any) -> Any:
+        seen = jnp.einsum("dkn,dn->dk", matrix, theta)
+        q = frame @ seen + shift[:, None]
+        kinetic = 0.5 * jnp.einsum("d,dk,kl,dl->", mass, q, stiff, q)
+        unseen = theta - jnp.einsum("dnk,dk->dn", inverse, seen)
+        return kinetic + lattice.volume * v(q, jnp).sum() + 0.5 * (unseen**2).sum() * (target.map.redundancy > 0)
+
+    return energy
 
 
 def nuts(target: Target, chains: int, steps: int, rng: np.random.Generator, warmup: int | None = None) -> ChainSample:
@@ -26,21 +47,9 @@ def nuts(target: Target, chains: int, steps: int, rng: np.random.Generator, warm
         ) from None
     if chains < 2 or steps < 4:
         raise InputError(f"NUTS with {chains} chains of {steps} steps: errors need at least 2 of 4")
-    lattice, v = target.lattice, target.v
-    waves, rates = lattice.modes(), lattice.rates()
+    lattice = target.lattice
     with jax.enable_x64(True):
-        stiff = jnp.asarray(lattice.volume * (waves * rates) @ waves.T)
-        matrix, frame, shift = (jnp.asarray(a) for a in (target.map.matrix, target.map.frame, target.map.shift))
-        inverse = jnp.asarray(target.map.inverse)
-        mass = jnp.asarray(lattice.mass)
-
-        def energy(theta: Any) -> Any:
-            seen = jnp.einsum("dkn,dn->dk", matrix, theta)
-            q = frame @ seen + shift[:, None]
-            kinetic = 0.5 * jnp.einsum("d,dk,kl,dl->", mass, q, stiff, q)
-            unseen = theta - jnp.einsum("dnk,dk->dn", inverse, seen)
-            return kinetic + lattice.volume * v(q, jnp).sum() + 0.5 * (unseen**2).sum() * (target.map.redundancy > 0)
-
+        energy = jax_energy(target)
         run = MCMC(
             NUTS(potential_fn=energy),
             num_warmup=steps // 2 if warmup is None else warmup,
