@@ -1,0 +1,114 @@
+"""Translations taken away: the free ones at a fixed value, what nobody sees at zero; and the ones between two states.
+
+Where a translation moves a constant that a reader divides by (kappa of a known relation), its source is brought to the
+covector of the relation instead of zero, so that the constant stays away from zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from regauge.align.held import Held
+from regauge.graph.ir import Param
+from regauge.solve.blocks import Block
+from regauge.solve.element import Move
+from regauge.solve.plan import Plan
+from regauge.solve.sources import SCALAR, Shifts, Source
+from regauge.solve.state import Moved, State, gather
+from regauge.solve.translate import Hide, Shift
+
+
+def remove(held: Held) -> None:
+    """Bring every free translation, level and unseen direction of the state to its fixed value."""
+    plan = held.plan
+    for level in (False, True):
+        held.apply(Shift(_wanted(held, plan, level), level))
+    held.apply(_hidden(plan, {u.block.id: -held.read(u.block).double() for u in plan.unseen}))
+
+
+def between(moved: State, target: State) -> list[Move]:
+    """The translations that take one state to the other, where all else of the element is in `moved` already."""
+    plan = moved.plan
+    moves: list[Move] = []
+    for level in (False, True):
+        shifts = plan.levels if level else plan.shifts
+        free = {}
+        for i in shifts.free:
+            s = shifts.sources[i]
+            free[i] = _component(target, s) - _component(moved, s)
+        if free:
+            moves.append(Shift(free, level))
+            moved = Moved(moved, moves[-1].on)
+    if plan.unseen:
+        moves.append(_hidden(plan, {u.block.id: _read(target, u.block) - _read(moved, u.block) for u in plan.unseen}))
+    return moves
+
+
+def _read(state: State, block: Block) -> Tensor:
+    assert isinstance(block.value.op, Param)
+    return gather(state.tensor(block.value.op.name), block).double()
+
+
+def _wanted(held: Held, plan: Plan, level: bool) -> dict[int, Tensor]:
+    shifts = plan.levels if level else plan.shifts
+    keep = _divisors(shifts)
+    out = {}
+    for i in shifts.free:
+        s = shifts.sources[i]
+        u = -_component(held, s)
+        if s.block.id in keep:
+            c, gains = keep[s.block.id]
+            u = u + c * _phi(held, gains, s.block.sizes).reshape(s.shape)
+        out[i] = u
+    return out
+
+
+def _divisors(shifts: Shifts) -> dict[int, tuple[float, tuple[Block, ...]]]:
+    """Blocks whose translation enters a constant that a reader's own is divided by, with the coefficient and the gains of
+    the covector to bring them to."""
+    found = {}
+    for d in shifts.demands:
+        if d.part.kind == SCALAR and d.known is not None:
+            for c, block, gains in d.known.shifts:
+                found[block.id] = (c, d.known.gains[:gains])
+    return found
+
+
+def _covector(state: State, s: Source) -> Tensor:
+    """phi on the leaves of the block, size 1 elsewhere."""
+    return _phi(
+        state, s.known.gains if s.known else (), [n if k in s.along else 1 for k, n in enumerate(s.block.sizes)]
+    )
+
+
+def _phi(state: State, gains: tuple[Block, ...], shape: Sequence[int]) -> Tensor:
+    phi = torch.ones(prod(shape), dtype=torch.float64)
+    for g in gains:
+        phi = phi / gather(state.value(g.value), g).double().reshape(-1)
+    return phi.reshape(tuple(shape))
+
+
+def _component(state: State, s: Source) -> Tensor:
+    """How much of the source's direction the block holds, shape of u."""
+    array = _read(state, s.block)
+    phi = _covector(state, s)
+    total = (array * phi).sum(sorted(s.along), keepdim=True) / (phi * phi).sum() if s.along else array
+    return total.reshape(s.shape)
+
+
+def _hidden(plan: Plan, wanted: dict[int, Tensor]) -> Hide:
+    """The unseen part of the wanted changes."""
+    parts = {}
+    for u in plan.unseen:
+        rest = wanted[u.block.id]
+        arrays = []
+        for along in u.sets:
+            part = rest.mean(along, keepdim=True) if along else rest
+            rest = rest - part
+            arrays.append(part)
+        parts[u.block.id] = tuple(arrays)
+    return Hide(parts)
