@@ -64,16 +64,21 @@ def _frames(held: Held, layout: Layout, free: Freedoms, tiny: float) -> tuple[di
 
 
 def _scaled(layout: Layout, free: Freedoms) -> set[int]:
-    """Frames whose multiples of one are free scales."""
+    """Frames whose multiples of one are combinations of free scales."""
     out = set()
     for (kind, root), where in layout.at.items():
         if kind != "frame":
             continue
-        wanted = {(p.block.id, frozenset(p.leaves[k].places)): -1 if p.leaves[k].dual else 1 for p, k in where}
-        for f in free.scales:
-            held = {(b, frozenset(leaves)): x for b, leaves, x in f.on}
-            if held.keys() == wanted.keys() and len({held[w] * wanted[w] for w in wanted}) == 1:
-                out.add(root)
+        wanted = {(p.block.id, frozenset(p.leaves[k].places)): -1.0 if p.leaves[k].dual else 1.0 for p, k in where}
+        near = [f for f in free.scales if any((b, frozenset(l)) in wanted for b, l, _ in f.on)]
+        keys = list(dict.fromkeys([*wanted, *((b, frozenset(l)) for f in near for b, l, _ in f.on)]))
+        system = torch.zeros(len(keys), len(near), dtype=torch.float64)
+        for i, f in enumerate(near):
+            for b, leaves, x in f.on:
+                system[keys.index((b, frozenset(leaves))), i] += float(x)
+        target = torch.tensor([wanted.get(k, 0.0) for k in keys], dtype=torch.float64)
+        if near and float((system @ (torch.linalg.pinv(system) @ target) - target).abs().max()) < 1e-9:
+            out.add(root)
     return out
 
 
