@@ -15,7 +15,7 @@ from torch import Tensor
 from regauge.align.freedoms import Freedoms
 from regauge.align.held import Held
 from regauge.align.leaves import Layout, Piece
-from regauge.solve.element import multiply
+from regauge.solve.matrices import multiply
 
 Key = tuple[str, int]  # ("frame" | "order" | "sign", number)
 

@@ -6,13 +6,13 @@ element. A difference that the identity (or an exact reordering) explains as wel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from regauge.solve.element import Element, Permute, Rotate, Scale
+from regauge.solve.element import Element, Move, Permute, Scale
 from regauge.solve.plan import Plan
 from regauge.solve.state import State
 
@@ -84,7 +84,7 @@ class Dithered(Mapping[str, Tensor]):
         wide = x.detach().double()
         return wide + (torch.rand(x.shape, generator=g, dtype=torch.float64) - 0.5) * spacing(wide, x.dtype)
 
-    def __iter__(self) -> object:  # type: ignore[override]
+    def __iter__(self) -> Iterator[str]:
         return iter(self.state)
 
     def __len__(self) -> int:
@@ -113,13 +113,11 @@ def similarity(rows: tuple[Row, ...]) -> float:
 
 def exact_part(element: Element) -> Element:
     """Its orders and signs alone: what changes no entry but for place and sign."""
-    moves: list[object] = []
+    moves: list[Move] = []
     for m in element.moves:
         match m:
             case Permute():
                 moves.append(m)
             case Scale(scales, signs):
                 moves.append(Scale(tuple(torch.zeros_like(s) for s in scales), signs))
-            case Rotate(matrices):
-                continue
-    return Element(element.plan, tuple(moves))  # type: ignore[arg-type]
+    return Element(element.plan, tuple(moves))

@@ -1,0 +1,166 @@
+"""`align`: is it the same model, and by which element of the gauge group?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regauge.align.bonds import Aligned, per_bond
+from regauge.align.solve import Progress, element_between
+from regauge.align.verdict import (
+    DERIVED,
+    GAUGE_EQUAL,
+    IDENTICAL,
+    UNRELATED,
+    Row,
+    compare,
+    distance,
+    equal,
+    exact_part,
+    similarity,
+)
+from regauge.solve.element import Element
+from regauge.solve.gauge import Gauge
+from regauge.solve.plan import Plan
+from regauge.solve.state import State
+
+SURE = 0.2  # a mean relative distance below this is no accident in any group
+HALF = 0.5  # a relation explains at least half of what chance leaves
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `align` found.
+
+    verdict: "identical" (equal entry by entry), "gauge-equal" (element.apply(a) is b but for rounding), "derived" (near,
+    but not by the group alone: trained further, pruned, quantised, merged) or "unrelated". element: takes a as near to b
+    as the group can. residual: |g.a - b| / |b| over all parameters; floor: what rounding alone would leave of it.
+    similarity: mean cosine between g.a and b; chance: the same between a and a b whose entries were shuffled, None where
+    it was not needed. rows: the same by parameter; bonds: what differs at each bond. undetermined: bonds that nothing
+    could align.
+    """
+
+    verdict: str
+    element: Element
+    residual: float
+    floor: float
+    similarity: float
+    chance: float | None
+    rows: tuple[Row, ...]
+    bonds: tuple[Aligned, ...]
+    undetermined: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.verdict}: |g.a - b| / |b| = {self.residual:.1e}, rounding alone {self.floor:.1e}, "
+            f"cosine {self.similarity:.4f}" + ("" if self.chance is None else f" (by chance {self.chance:.2f})")
+        ]
+        lines += [f"  {b}" for b in self.bonds]
+        lines += [f"  not aligned: {name}" for name in self.undetermined]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def align(
+    gauge: Gauge,
+    state_a: Mapping[str, Tensor],
+    state_b: Mapping[str, Tensor],
+    *,
+    progress: Progress | None = None,
+) -> Alignment:
+    """Find the element g of the whole group for which g.a is nearest to b, and say what is left.
+
+    state_a, state_b: state dicts of the model that the gauge was inferred from; tensors may be loaded lazily, and of any
+    floating dtype. Raises InputError where one of them lacks a parameter or has another shape.
+    """
+    plan, say = gauge.plan, progress or (lambda stage: None)
+    say("compare")
+    same = Element(plan)
+    first, second = State(plan, state_a), State(plan, state_b)
+    if all(torch.equal(first.stored(n), second.stored(n)) for n in first.params):
+        return _alignment(gauge, IDENTICAL, same, compare(plan, same, state_a, state_b), None, (), state_a, state_b)
+    noise = max(_relative(state, n) for state in (first, second) for n in first.params)
+    element, found = element_between(plan, state_a, state_b, noise, say)
+    say("residual")
+    rows = compare(plan, element, state_a, state_b)
+    undetermined = tuple(f"{kind} {root}" for kind, root in found.undetermined)
+    plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
+    if plain is not None and all(r.residual == 0 for r in plain_rows):
+        return _alignment(gauge, GAUGE_EQUAL, plain, plain_rows, None, undetermined, state_a, state_b)
+    if plain is None and equal(rows):
+        return _alignment(gauge, GAUGE_EQUAL, element, rows, None, undetermined, state_a, state_b)
+    if distance(rows) < SURE:
+        kept, shown = (element, rows) if plain is None else (plain, plain_rows)
+        return _alignment(gauge, DERIVED, kept, shown, None, undetermined, state_a, state_b)
+    say("chance")
+    shuffled = Shuffled(state_b)
+    other, _ = element_between(plan, state_a, shuffled, noise, lambda stage: None)
+    chance = similarity(compare(plan, other, state_a, shuffled))
+    related = 1 - similarity(rows) < HALF * (1 - chance)
+    return _alignment(gauge, DERIVED if related else UNRELATED, element, rows, chance, undetermined, state_a, state_b)
+
+
+def _plainest(
+    plan: Plan, element: Element, rows: tuple[Row, ...], a: Mapping[str, Tensor], b: Mapping[str, Tensor]
+) -> tuple[Element | None, tuple[Row, ...]]:
+    """The identity, or the orders and signs alone, where they bring a to b as well as the whole element does: then what
+    is left is no gauge, however small it is. None where the whole element is needed."""
+    size = _size(rows)
+    for plain in (Element(plan), exact_part(element)):
+        mine = compare(plan, plain, a, b)
+        if _size(mine) <= 1.25 * size:
+            return plain, mine
+    return None, rows
+
+
+def _size(rows: tuple[Row, ...]) -> float:
+    return sum(r.residual**2 for r in rows) ** 0.5
+
+
+def _relative(state: State, name: str) -> float:
+    """Relative rounding error of a parameter's dtype."""
+    return torch.finfo(state.stored(name).dtype).eps / 4
+
+
+class Shuffled(Mapping[str, Tensor]):
+    """The state dict with the entries of every tensor in random order: what has the same numbers and no relation."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.state = state
+        self.seeds = {name: i for i, name in enumerate(state)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        x = self.state[name]
+        g = torch.Generator().manual_seed(7919 + self.seeds[name])
+        return x.flatten()[torch.randperm(x.numel(), generator=g)].reshape(x.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+def _alignment(
+    gauge: Gauge,
+    verdict: str,
+    element: Element,
+    rows: tuple[Row, ...],
+    chance: float | None,
+    undetermined: tuple[str, ...],
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+) -> Alignment:
+    total = max(sum(r.norm**2 for r in rows) ** 0.5, 1e-300)
+    floor = sum(r.floor**2 for r in rows) ** 0.5
+    bonds = per_bond(gauge, element, a, b) if verdict == DERIVED else ()
+    return Alignment(
+        verdict, element, _size(rows) / total, floor / total, similarity(rows), chance, rows, bonds, undetermined
+    )
+
+
+__all__ = ["DERIVED", "GAUGE_EQUAL", "IDENTICAL", "UNRELATED", "Alignment", "align"]
