@@ -38,7 +38,12 @@ def _build() -> dict[str, Any]:
         ),
         "vit": lambda: tf.ViTForImageClassification(
             tf.ViTConfig(
-                hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56, image_size=16, patch_size=4
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=56,
+                image_size=16,
+                patch_size=4,
             )
         ),
         "mamba": lambda: tf.MambaForCausalLM(

@@ -52,7 +52,7 @@ def _frames(held: Held, layout: Layout, free: Freedoms, tiny: float) -> tuple[di
     """The rotation to least norm for every frame that is not orthogonal, and how far it is from the identity."""
     matrices: dict[int, Tensor] = {}
     away = 0.0
-    scaled = _scaled(layout, free)
+    scaled = free_multiples(layout, free)
     for root, source in held.plan.sources.items():
         if source.kind != "GL" or source.n == 1:
             continue
@@ -63,7 +63,7 @@ def _frames(held: Held, layout: Layout, free: Freedoms, tiny: float) -> tuple[di
     return matrices, away
 
 
-def _scaled(layout: Layout, free: Freedoms) -> set[int]:
+def free_multiples(layout: Layout, free: Freedoms) -> set[int]:
     """Frames whose multiples of one are combinations of free scales."""
     out = set()
     for (kind, root), where in layout.at.items():
@@ -175,7 +175,7 @@ def _scales(held: Held, free: Freedoms) -> tuple[dict[int, Tensor], float]:
             total[i] += step
             largest = max(largest, float(step.abs().max()))
             for b, leaves, x in f.on:
-                norms[b] = norms[b] * torch.exp(2 * float(x) * _spread(step, leaves, norms[b].ndim))
+                norms[b] = norms[b] * torch.exp(2 * float(x) * spread(step, leaves, norms[b].ndim))
         if largest < 1e-12:
             break
     return total, max((float(t.abs().max()) for t in total.values()), default=0.0)
@@ -187,7 +187,16 @@ def _squares(array: Tensor, kept: set[int]) -> Tensor:
     return squares.sum(rest, keepdim=True) if rest else squares
 
 
-def _spread(f: Tensor, leaves: tuple[int, ...], ndim: int) -> Tensor:
+def on_leaves(t: Tensor, leaves: tuple[int, ...]) -> Tensor:
+    """Summed over all other leaves; axes in the order of `leaves`."""
+    rest = [a for a in range(t.ndim) if a not in leaves]
+    t = t.sum(rest, keepdim=True) if rest else t
+    ranks = sorted(leaves)
+    return t.reshape([t.shape[a] for a in ranks]).permute([ranks.index(a) for a in leaves])
+
+
+def spread(f: Tensor, leaves: tuple[int, ...], ndim: int) -> Tensor:
+    """A function on leaves as a factor for the whole array, size 1 where it does not vary."""
     order = sorted(range(len(leaves)), key=leaves.__getitem__)
     shape = [1] * ndim
     for i in order:
@@ -199,10 +208,7 @@ def _step(f: Freedom, norms: dict[int, Tensor]) -> Tensor:
     """d that minimises sum_b N_b exp(2 x_b d), by Newton on the log of its two halves; norm one where one half is empty."""
     sums: dict[float, Tensor] = {}
     for b, leaves, x in f.on:
-        rest = [a for a in range(norms[b].ndim) if a not in leaves]
-        n = norms[b].sum(rest, keepdim=True) if rest else norms[b]
-        ranks = sorted(leaves)
-        n = n.reshape([n.shape[a] for a in ranks]).permute([ranks.index(a) for a in leaves])
+        n = on_leaves(norms[b], leaves)
         c = float(x)
         sums[c] = sums[c] + n if c in sums else n
     floor = 1e-30 * max(float(n.max()) for n in sums.values()) + 1e-300

@@ -74,13 +74,13 @@ class Freedoms:
 
 
 def freedoms(plan: Plan) -> Freedoms:
-    gains = _gains(plan)
+    gains = link_gains(plan)
     scales, scale_pins = _split(plan.charges.scales, gains, False)
     signs, sign_pins = _split(plan.charges.signs, gains, True)
     return Freedoms(plan, scales, signs, scale_pins, sign_pins)
 
 
-def _gains(plan: Plan) -> dict[int, Block]:
+def link_gains(plan: Plan) -> dict[int, Block]:
     """Parameter blocks that are the diagonal of a link which turns a frame, or of a known relation that a reader uses."""
     found = {}
     turned = [d.link.gain.block for d in plan.frames.derived.values()]
@@ -206,4 +206,4 @@ def _part(state: State, block: Block, leaves: tuple[int, ...]) -> Tensor:
     return part
 
 
-__all__ = ["Freedom", "Freedoms", "Pin", "freedoms", "pin"]
+__all__ = ["Freedom", "Freedoms", "Pin", "freedoms", "link_gains", "pin"]

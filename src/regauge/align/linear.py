@@ -32,14 +32,13 @@ def frame_by_least_squares(problem: Problem, root: int, found: list[Use], tolera
     return sylvester(sums[0], sums[1], sums[2], tolerance)
 
 
-def sylvester(p: Tensor, q: Tensor, r: Tensor, tolerance: float) -> Tensor:
-    """M with M p + q M = r for p, q >= 0; where both vanish, M continues as far as needed to be invertible."""
+def sylvester(p: Tensor, q: Tensor, r: Tensor, tolerance: float, fill: bool = True) -> Tensor:
+    """M with M p + q M = r for p, q >= 0; where both vanish, M is zero, or with `fill` as needed to be invertible."""
     pv, pu = torch.linalg.eigh(p)
     qv, qu = torch.linalg.eigh(q)
     size = torch.maximum(pv[..., -1], qv[..., -1])[..., None]
     pv, qv = (torch.where(v > tolerance**2 * size, v, 0.0) for v in (pv, qv))
     weights = pv[..., None, :] + qv[..., :, None]
     m = qu.mT @ r @ pu / torch.where(weights > 0, weights, 1.0)
-    blank = weights == 0
-    fill = torch.eye(p.shape[-1], dtype=p.dtype).flip(-1) * m.abs().mean((-1, -2), keepdim=True)
-    return qu @ torch.where(blank, fill, m) @ pu.mT
+    rest = torch.eye(p.shape[-1], dtype=p.dtype).flip(-1) * m.abs().mean((-1, -2), keepdim=True) * float(fill)
+    return qu @ torch.where(weights == 0, rest, m) @ pu.mT

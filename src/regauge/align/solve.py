@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
 from regauge.align import affine
 from regauge.align.balance import balance, fold, unbalanced
+from regauge.align.condense import condensed
 from regauge.align.freedoms import Freedoms, freedoms
 from regauge.align.held import Held
 from regauge.align.leaves import Layout, layout
 from regauge.align.match import Matched, match
 from regauge.align.overlap import Problem
+from regauge.align.polish import polish
 from regauge.solve.element import Element, Move
 from regauge.solve.plan import Plan
 from regauge.solve.state import State
@@ -32,10 +34,35 @@ def element_between(
     found = match(Problem(held_a, held_b, places, free, unbalanced(held_a, places, noise)), max(1e-7, 4 * noise))
     del held_a, held_b
     back = [m.inverse() for m in reversed(moves_b)]
-    linear = Element(plan, (*moves_a, *found.moves, *back))
+    linear = condensed(places, (*moves_a, *found.moves, *back))
     say("translations")
     shifts = affine.between(linear.moved(State(plan, a)), State(plan, b))
-    return Element(plan, (*linear.moves, *shifts)), found
+    rough = Element(plan, (*linear.moves, *shifts))
+    say("polish")
+    near, target = Held(plan, Images(rough, a)), Held(plan, b)
+    moves = polish(near, target, places, free)
+    del near, target
+    finer = Element(plan, (*rough.moves, *condensed(places, moves).moves))
+    rest = affine.between(finer.moved(State(plan, a)), State(plan, b))
+    return Element(plan, (*finer.moves, *rest)), found
+
+
+class Images(Mapping[str, Tensor]):
+    """g.a as a state dict in double precision, each tensor made when it is asked for."""
+
+    def __init__(self, element: Element, a: Mapping[str, Tensor]) -> None:
+        self.start = State(element.plan, a)
+        self.moved = element.moved(self.start)
+
+    def __getitem__(self, name: str) -> Tensor:
+        moved = self.moved.result(name)
+        return self.start.stored(name) if moved is None else moved
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.start.params)
+
+    def __len__(self) -> int:
+        return len(self.start.params)
 
 
 def balanced(

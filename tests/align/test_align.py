@@ -1,0 +1,132 @@
+"""Random elements of the whole group are found again; what training or compression did is told from a gauge."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+import regauge
+from regauge.align import DERIVED, GAUGE_EQUAL, IDENTICAL, UNRELATED, Alignment, align
+from regauge.errors import InputError
+from tests.zoo.registry import load
+
+pytest.importorskip("transformers")
+
+from tests.align.changes import merged, pruned, quantised, stored, trained  # noqa: E402
+from tests.align.families import FAMILIES, build  # noqa: E402
+
+FAST = ("llama", "gpt2")
+FLOAT = torch.float32
+SMALL = torch.bfloat16
+ZOO = load()
+QUICK = """mlp-relu mlp-tanh swiglu reglu conv-bn-eval-relu-bias squeeze-excite attn-softmax-gqa-fused mha-module rnn-tanh lstm
+attn-relu tied-layernorm-positions final-layernorm-nobias shared-twice-tanh sum-features-linear""".split()
+# frames that neither side spans, one after another: nothing tells them apart there
+BEYOND = {"linear-wide", "linear-wide-nobias"}
+
+
+def names(fast: tuple[str, ...]) -> list:
+    return [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES]
+
+
+@cache
+def family(name: str) -> tuple[regauge.solve.gauge.Gauge, dict[str, torch.Tensor]]:
+    model, kwargs = build(name)
+    return regauge.infer(model, (), kwargs), model.state_dict()
+
+
+def recovered(found: Alignment, element: regauge.solve.element.Element, state: dict[str, torch.Tensor]) -> float:
+    """Relative distance between the images under the element found and the true one, in double precision."""
+    wide = stored(state, torch.float64)
+    x, y = found.element.apply(wide), element.apply(wide)
+    away = sum(float((x[k] - y[k]).square().sum()) for k in x if x[k].is_floating_point())
+    return (away / sum(float(v.square().sum()) for v in y.values() if v.is_floating_point())) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, SMALL], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", names(FAST))
+def test_an_element_of_the_whole_group_is_found_again(name: str, dtype: torch.dtype) -> None:
+    gauge, state = family(name)
+    a = stored(state, dtype)
+    for seed in (1,) if name in FAST else (1, 2):
+        g = gauge.sample(seed)
+        found = align(gauge, a, g.apply(a))
+        assert found.verdict == GAUGE_EQUAL, str(found)
+        assert not found.undetermined
+        assert found.residual <= torch.finfo(dtype).eps, "the residual is rounding"
+        assert recovered(found, g, a) <= torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("name", names(FAST[:1]))
+def test_the_same_after_training_pruning_quantising_merging_is_derived(name: str) -> None:
+    gauge, state = family(name)
+    one, two = trained(name), trained(name, seed=50)
+    g = gauge.sample(3)
+    for b in (one, g.apply(one), g.apply(pruned(state)), g.apply(quantised(state)), g.apply(merged(one, two))):
+        found = align(gauge, state, b)
+        assert found.verdict == DERIVED, str(found)
+    assert align(gauge, state, g.apply(one)).residual < 0.2
+
+
+@pytest.mark.parametrize("name", names(FAST[:1]))
+def test_models_from_different_seeds_are_unrelated(name: str) -> None:
+    gauge, state = family(name)
+    for seed, dtype in ((5, FLOAT), (6, SMALL)):
+        other = build(name, seed)[0].state_dict()
+        found = align(gauge, stored(state, dtype), stored(other, dtype))
+        assert found.verdict == UNRELATED, str(found)
+        assert found.chance is not None and abs(found.similarity - found.chance) < 0.1
+
+
+def test_a_copy_is_identical_and_a_reordering_is_found_bit_by_bit() -> None:
+    gauge, state = family("llama")
+    assert align(gauge, state, {k: v.clone() for k, v in state.items()}).verdict == IDENTICAL
+    moved = gauge.sample_permutation(4).apply(state)
+    found = align(gauge, state, moved)
+    assert found.verdict == GAUGE_EQUAL and found.residual == 0.0
+    image = found.element.apply(state)
+    assert all(torch.equal(image[k], moved[k]) for k in moved)
+
+
+def test_a_change_in_the_last_bit_of_one_tensor_is_no_gauge() -> None:
+    gauge, state = family("llama")
+    b = {k: v.clone() for k, v in state.items()}
+    name = next(k for k in b if b[k].ndim == 2)
+    b[name] = torch.nextafter(b[name], b[name] + 1)
+    assert align(gauge, state, b).verdict == DERIVED
+
+
+def test_an_adapter_shows_as_a_small_rank_at_its_bonds() -> None:
+    gauge, state = family("llama")
+    b = {k: v.clone() for k, v in state.items()}
+    name = "model.layers.0.mlp.down_proj.weight"
+    g = torch.Generator().manual_seed(0)
+    b[name] = b[name] + 0.02 * torch.randn(32, 2, generator=g) @ torch.randn(2, 56, generator=g)
+    found = align(gauge, state, b)
+    assert found.verdict == DERIVED
+    touched = {t.parameter for bond in gauge.bonds for t in bond.touches if bond.name.startswith("model.layers.0.mlp")}
+    assert name in touched
+    bond = next(x for x in found.bonds if x.name.startswith("model.layers.0.mlp"))
+    other = next(x for x in found.bonds if x.name.startswith("model.layers.1.mlp"))
+    assert bond.rank <= 2 and bond.delta > 0 and other.delta == 0
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ZOO])
+def test_every_model_of_the_zoo_is_found_again(name: str) -> None:
+    call = ZOO[name].make(0)
+    gauge = regauge.infer(call.model, call.args, call.kwargs, observe=call.observe)
+    state = call.model.state_dict()
+    found = align(gauge, state, gauge.sample(1).apply(state))
+    if name in BEYOND:
+        assert found.verdict != GAUGE_EQUAL
+        return
+    assert found.verdict in (GAUGE_EQUAL, IDENTICAL), str(found)
+
+
+def test_another_shape_is_an_error_that_names_the_tensor() -> None:
+    gauge, state = family("llama")
+    name = next(iter(state))
+    with pytest.raises(InputError, match=name):
+        align(gauge, state, {**state, name: state[name][:-1]})
