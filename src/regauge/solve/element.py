@@ -200,14 +200,20 @@ def scaled(array: Tensor, factor: Tensor) -> Tensor:
 
 
 def reorder(array: Tensor, order: Tensor, axis: int, places: list[int]) -> Tensor:
-    shape = [1] * array.ndim
-    for i, p in enumerate(places):
-        shape[p] = order.shape[i]
-    shape[axis] = order.shape[-1]
+    """Entries of an axis in another order, one order for each index of the places; whole rows are copied at once."""
+    if not places:
+        return array.index_select(axis, order.to(array.device))
     target = [*places, axis]
-    ranks = sorted(range(len(target)), key=target.__getitem__)
-    index = order.permute(ranks).reshape(shape).to(array.device)
-    return torch.take_along_dim(array, index.expand(array.shape), axis)
+    rest = [a for a in range(array.ndim) if a not in target]
+    before = [a for a in rest if a < min(target)]
+    moved = [*before, *target, *(a for a in rest if a not in before)]
+    n, count = order.shape[-1], order[..., 0].numel()
+    flat = (torch.arange(count).reshape(*order.shape[:-1], 1) * n + order.cpu()).reshape(-1).to(array.device)
+    shape = [array.shape[a] for a in moved]
+    lead = shape[: len(before)]
+    out = array.permute(moved).reshape(*lead, count * n, *shape[len(before) + len(target) :])
+    out = out.index_select(len(before), flat).reshape(shape)
+    return out.permute([moved.index(a) for a in range(array.ndim)])
 
 
 @dataclass(frozen=True)

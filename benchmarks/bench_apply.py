@@ -1,0 +1,216 @@
+"""`regauge apply` against a plain copy of the same files, on a synthetic bfloat16 checkpoint; and its memory at 7B.
+
+    python benchmarks/bench_apply.py            ratios, on about 1.3 GB
+    python benchmarks/bench_apply.py --large    fold and rotate a 7B-shaped checkpoint (14 GB): peak memory
+
+Each time is the least of three, in one process after another, with files synchronised to the disk in both."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+WIDE = 7 * 10**9
+SMALL_SHAPE = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 10, "num_attention_heads": 16,
+               "num_key_value_heads": 8, "vocab_size": 32000}  # fmt: skip
+LARGE_SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+               "num_key_value_heads": 32, "vocab_size": 32000}  # fmt: skip
+ROUNDS = 3
+BLOCK = 1 << 26
+
+
+def synthetic(folder: Path, shape: dict[str, int], files: int) -> int:
+    """A checkpoint of random numbers in this many files, written without holding it. Returns its bytes."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from regauge.checkpoint.skeleton import parameters_on_meta
+
+    config = LlamaConfig(**shape, tie_word_embeddings=False, dtype="bfloat16", architectures=["LlamaForCausalLM"])
+    config.save_pretrained(folder)
+    with parameters_on_meta():
+        named = [(n, tuple(p.shape)) for n, p in LlamaForCausalLM(config).named_parameters()]
+    total = 2 * sum(torch.Size(s).numel() for _, s in named)
+    parts: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    held = 0
+    for name, size in named:
+        if held > len(parts) * total / files:
+            parts.append([])
+        parts[-1].append((name, size))
+        held += 2 * torch.Size(size).numel()
+    noise = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)) * 0.02
+    places = {}
+    for i, part in enumerate(parts):
+        name = f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors"
+        write(folder / name, part, noise)
+        places |= {n: name for n, _ in part}
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return total
+
+
+def write(path: Path, part: list[tuple[str, tuple[int, ...]]], noise: torch.Tensor) -> None:
+    header: dict[str, Any] = {}
+    at = 0
+    for name, size in part:
+        n = 2 * torch.Size(size).numel()
+        header[name] = {"dtype": "BF16", "shape": list(size), "data_offsets": [at, at + n]}
+        at += n
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for k, (_, size) in enumerate(part):
+            gain = 1.0 if len(size) == 1 else 0.0
+            rest = torch.Size(size).numel()
+            block = (noise.roll(1009 * k) + gain).bfloat16().view(torch.uint8).numpy().tobytes()
+            while rest > 0:
+                stream.write(block[: 2 * rest])
+                rest -= len(block) // 2
+
+
+def copy(source: Path, target: Path) -> None:
+    """Read and write, file by file, as plainly as can be."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        with path.open("rb", buffering=0) as old, (target / path.name).open("wb", buffering=0) as new:
+            while block := old.read(BLOCK):
+                new.write(block)
+            os.fsync(new.fileno())
+
+
+def products(source: Path, sides: dict[str, list[int]]) -> float:
+    """Seconds of the bare matrix products of a rotation of the stream, in single precision, on random operands."""
+    from regauge.checkpoint.shards import open_shards
+
+    entries = open_shards(source).entries
+    total = 0.0
+    done: dict[tuple[Any, ...], float] = {}
+    for name, axes in sides.items():
+        for axis in axes:
+            key = (entries[name].shape, axis)
+            if key not in done:
+                w, n = torch.randn(entries[name].shape), entries[name].shape[axis]
+                q = torch.linalg.qr(torch.randn(n, n)).Q
+                done[key] = least(lambda w=w, q=q, axis=axis: q @ w if axis == 0 else w @ q)  # type: ignore[misc]
+            total += done[key]
+    return total
+
+
+def least(call: Callable[[], Any], rounds: int = ROUNDS, clear: Callable[[], None] | None = None) -> float:
+    times = []
+    for _ in range(rounds):
+        if clear is not None:
+            clear()
+        start = perf_counter()
+        call()
+        times.append(perf_counter() - start)
+    return min(times)
+
+
+class Bench:
+    """One prepared job, whose files are written again and again."""
+
+    def __init__(self, source: Path, folder: Path, choose: Any) -> None:
+        from regauge.act import Recipe
+        from regauge.jobs.job import Settings, prepare
+
+        recipe = Recipe.of([])
+        start = perf_counter()
+        self.job = prepare(source, folder, Settings(recipe.plain(), shard_size=WIDE), choose)
+        self.prepared = perf_counter() - start
+
+    def clear(self) -> None:
+        for name in ("done", "result"):
+            shutil.rmtree(self.job.home / name)
+            (self.job.home / name).mkdir()
+
+    def seconds(self, workers: int = 1) -> float:
+        from regauge.jobs.apply import write
+
+        indices = list(range(len(self.job.files)))
+        return least(lambda: write(self.job, indices, None, "local", workers), clear=self.clear)
+
+
+def choices() -> Iterator[tuple[str, Any]]:
+    from regauge.act import fold, rotate
+    from regauge.solve import sampling
+    from regauge.solve.element import Element
+
+    def light(gauge: Any, state: Any) -> Any:
+        rng = torch.Generator().manual_seed(0)
+        moves = (sampling.scale(gauge.plan, rng), sampling.permute(gauge.plan, rng))
+        return Element(gauge.plan, moves) @ fold(gauge, state)
+
+    yield "fold, scales, permutations", light
+    yield "rotate (dense)", lambda gauge, state: rotate(gauge, state, "stream", "orthogonal")
+    yield "rotate (Hadamard)", lambda gauge, state: rotate(gauge, state, "stream", "hadamard")
+
+
+def ratios(folder: Path) -> None:
+    source = folder / "in"
+    source.mkdir()
+    size = synthetic(source, SMALL_SHAPE, 4)
+    copied = folder / "copy"
+    copying = least(lambda: copy(source, copied), clear=lambda: shutil.rmtree(copied, ignore_errors=True))
+    shutil.rmtree(copied)
+    print(f"{size / 1e9:.2f} GB in 4 files, bfloat16; plain copy {copying:.2f} s")
+    for k, (name, choose) in enumerate(choices()):
+        bench = Bench(source, folder / f"out{k}", choose)
+        one = bench.seconds()
+        line = f"{name:28} {one:6.2f} s   {one / copying:5.2f} x copy"
+        if "dense" in name:
+            stream = max((b for b in bench.job.gauge.bonds if str(b.group).startswith("O(")), key=lambda b: b.size)
+            sides: dict[str, list[int]] = {}
+            for t in stream.touches:
+                if len(bench.job.gauge.parameters[t.parameter]) == 2:
+                    sides.setdefault(t.parameter, []).append(t.axis)
+            bare = products(source, sides)
+            line += f"   bare products {bare:.2f} s: {one / (copying + bare):5.2f} x (copy + products)  (aim: 1.2)"
+        elif k == 0:
+            line += "  (aim: 1.3)"
+        print(f"{line}   [prepared in {bench.prepared:.1f} s]", flush=True)
+        if k < 2:
+            two = bench.seconds(workers=2)
+            print(f"{'':28} {two:6.2f} s with 2 workers: {one / two:.2f} x faster  (aim: 1.7)", flush=True)
+        shutil.rmtree(bench.job.home)
+
+
+def large(folder: Path) -> None:
+    source = folder / "in"
+    source.mkdir()
+    size = synthetic(source, LARGE_SHAPE, 6)
+    print(f"{size / 1e9:.1f} GB, 7B-shaped, bfloat16", flush=True)
+    command = [sys.executable, "-c", "from regauge.cli.app import main; main()", "apply", str(source), str(folder / "out"),
+               "--fold", "--rotate", "hadamard", "--verify", "none", "--json"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    result = json.loads(done.stdout)
+    print(
+        f"fold and rotate: {result['seconds']['total']:.0f} s, peak resident {result['peak_memory_bytes'] / 1e9:.2f} GB (aim: 3)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--folder", type=Path, help="where the files go; by default the system's temporary directory")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        (large if options.large else ratios)(Path(name))
+
+
+if __name__ == "__main__":
+    main()
