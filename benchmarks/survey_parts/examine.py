@@ -21,7 +21,8 @@ from .trace import Traced, live_nodes, parameter_operators, sizes_depend_on_data
 
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
 SMALL = {"width": 8, "vocabulary": 19}  # the copy whose Jacobian is factorised
-LARGEST = 4500  # parameters of such a copy
+ENOUGH = 1100  # parameters beyond which such a copy has one layer of each kind instead of two
+LARGEST = 3000  # parameters beyond which its Jacobian is not factorised
 
 
 def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] 
     if not ("nodes" in record and ("dim" in record or "infer" not in stages)):
         with _recording(record, "build"):
             subject = build(name)
-            record["parameters"] = sum(p.numel() for p in subject.model.parameters())
+            record["parameters"] = size(subject)
         if "error" not in record:
             _trace_and_infer(record, subject, stages)
     if "error" not in record and "tight" in stages and "tight" not in record and "dim" in record:
@@ -108,16 +109,37 @@ def tighten(kind: str, name: str, record: dict[str, Any]) -> dict[str, Any]:
     """Dimension against nullity on a copy small enough to factorise its Jacobian."""
     import regauge
 
-    from .prove import nullity
+    from .prove import nullity, unsoundness
 
-    subject = builder(kind)(name) if kind == "plain" else builder(kind)(name, **SMALL)
-    count = sum(p.numel() for p in subject.model.parameters())
+    subject = small_copy(kind, name)
+    count = size(subject)
     if count > LARGEST:
         return {"tight": None, "why_not": f"the small copy has {count} parameters"}
     with _patches(record.get("patched", False)):
         gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
+    error = max(record["unsoundness"], unsoundness(subject, gauge, elements=2))
     null, cut = nullity(subject)
-    return {"tight": gauge.dim == null, "small_dim": gauge.dim, "nullity": null, "cut": cut, "gap": null - gauge.dim}
+    return {
+        "unsoundness": error,
+        "sound": error < UNSOUND,
+        "small": count,
+        "tight": gauge.dim == null,
+        "small_dim": gauge.dim,
+        "nullity": null,
+        "cut": cut,
+        "gap": null - gauge.dim,
+    }
+
+
+def small_copy(kind: str, name: str) -> Subject:
+    if kind == "plain":
+        return builder(kind)(name)
+    subject = builder(kind)(name, **SMALL)
+    return subject if size(subject) <= ENOUGH else builder(kind)(name, **SMALL, layers=1)
+
+
+def size(subject: Subject) -> int:
+    return sum(p.numel() for p in subject.model.parameters())
 
 
 @contextlib.contextmanager

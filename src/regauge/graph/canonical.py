@@ -1,8 +1,8 @@
 """Brings a lowered graph to one form, whichever way the model was written.
 
 sum(x * y) becomes a contraction, x - mean(x) a centring, an invertible function of one parameter a chart on it; what is
-selected is selected late; and a detour that is linear with coefficients free of parameters (rotary positions) becomes
-one `Mix`. The function does not change.
+selected is selected late, axes that are joined for a while stay apart, and a detour that is linear with coefficients
+free of parameters (rotary positions) becomes one `Mix`. The function does not change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from regauge.graph.build import Builder
+from regauge.graph.flattening import LateFlattening
 from regauge.graph.ir import (
     Add,
     Along,
@@ -38,6 +39,7 @@ REACH = 48  # values that a detour may hold
 def canonical(graph: Graph) -> Graph:
     graph = rewrite(graph, _Simplify)
     graph = rewrite(graph, LateSelections)
+    graph = rewrite(graph, LateFlattening)
     graph = rewrite(graph, _Steps)
     return rewrite(graph, _Detours)
 
