@@ -1,14 +1,18 @@
 """Vector fields dx/dt = F(t, x): what the package takes and returns, and doors to other libraries' conventions.
 
 A field is any callable (t, x) -> (..., d), with t a scalar tensor or one time per sample. torchdiffeq calls it as it
-is. flow_matching calls `model(x, t)` or `model(x=..., t=...)`: `from_xt` and `to_xt` turn one into the other.
+is, and so does torchdyn. flow_matching calls `model(x, t)` or `model(x=..., t=...)`: `from_xt` and `to_xt` turn one into
+the other. diffrax calls `f(t, y, args)` on JAX arrays: `to_jax`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import jacfwd, vjp, vmap
+
+from regauge.errors import InputError
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,6 +49,28 @@ def from_xt(model: Callable[..., Tensor], per_sample_time: bool = True, **extras
 def to_xt(field: Field) -> FieldToXT:
     """A model that takes (x, t) from a field F(t, x)."""
     return FieldToXT(field)
+
+
+def to_jax(field: Field) -> Callable[..., Any]:
+    """A vector field (t, y, args) on JAX arrays, for `diffrax.ODETerm`; y (..., d), in its own precision.
+
+    torch computes it on the host, so it runs under jit and vmap but has no gradient in JAX. Needs jax.
+    """
+    try:
+        import jax
+        import numpy
+    except ImportError as error:
+        raise InputError("to_jax: jax is not installed; pip install diffrax, or stay with torchdiffeq") from error
+
+    def on_host(t: Any, y: Any) -> Any:
+        state = torch.from_numpy(numpy.array(y))
+        with torch.no_grad():
+            return field(torch.from_numpy(numpy.array(t)).to(state.dtype), state).numpy()
+
+    def vector_field(t: Any, y: Any, args: Any = None) -> Any:
+        return jax.pure_callback(on_host, jax.ShapeDtypeStruct(y.shape, y.dtype), t, y, vmap_method="sequential")
+
+    return vector_field
 
 
 def divergence(field: Field, t: Tensor, x: Tensor) -> Tensor:
