@@ -72,6 +72,11 @@ def test_several_coordinates_against_autograd():
         ("x**9**9**9", "exponent"),
         ("x**2 + ((((9**64)**64)**64)**64)**64", "digits"),
         ("(x - 0.37*y)**2", "does not confine"),
+        ("x**2*y**2", "does not confine"),
+        ("(x-3)**2*(y**2+1)", "does not confine"),  # flat along x = 3, which is no ray
+        ("(x-y**2)**2 - y", "unbounded below"),  # along a parabola
+        ("x**4 - x**2*y**4 + y**6", "unbounded below"),
+        ("(x*y-1)**2 + (y-z)**2", "does not confine"),
         ("x**2/0", "divides by zero"),
         ("x**2+" * 400 + "x**2", "characters"),
     ],

@@ -177,7 +177,8 @@ def _fast(value: sympy.Expr, symbols: list[sympy.Symbol]) -> sympy.Expr:
 def evaluate(value: sympy.Expr, at: dict[str, Any], like: Any, xp: ModuleType) -> Any:
     """The expression at arrays: a fold over its tree. `like` gives the dtype and, less one axis, the shape of
     constants."""
-    found = _walk(value, at, xp)
+    with np.errstate(over="ignore"):  # far out a potential may be infinite
+        found = _walk(value, at, xp)
     return found if hasattr(found, "shape") and found.ndim else xp.zeros_like(like[..., 0, :]) + found
 
 
@@ -268,8 +269,23 @@ def _lowest_rays(v: Potential, rays: np.ndarray) -> np.ndarray:
                 np.nan_to_num(v(FAR * (u / np.linalg.norm(u))[:, None])[0], nan=0.0, posinf=1e300, neginf=-1e300)
             )
 
+    def flattened(u: np.ndarray) -> tuple[float, np.ndarray]:
+        """asinh V, which keeps its minima and tames its size, and its gradient."""
+        size = np.linalg.norm(u)
+        at = FAR * (u / size)[:, None]
+        with np.errstate(all="ignore"):
+            value = float(np.nan_to_num(v(at)[0], nan=0.0, posinf=1e150, neginf=-1e150))
+            slope = np.nan_to_num(v.gradient(at)[:, 0], nan=0.0, posinf=1e150, neginf=-1e150) / math.hypot(1.0, value)
+        across = slope - (slope @ u) * u / size**2
+        return math.asinh(value), FAR * across / size
+
     if v.dim == 1:
         return rays[:0]
-    starts = rays[np.argsort([height(u) for u in rays])[:4]]
-    ends = [minimize(height, u, method="Nelder-Mead", options={"xatol": 1e-10, "maxiter": 2000}).x for u in starts]
-    return np.array([u / np.linalg.norm(u) for u in ends])
+    order = np.argsort([height(u) for u in rays])
+    starts = np.concatenate([rays[order[:12]], np.eye(v.dim), -np.eye(v.dim), rays[:: max(1, len(rays) // 12)]])
+    slid = np.array([minimize(flattened, u, jac=True, method="BFGS", options={"maxiter": 200}).x for u in starts])
+    slid = np.concatenate([starts, slid / np.linalg.norm(slid, axis=1, keepdims=True)])
+    best = slid[np.argsort([height(u) for u in slid])]
+    apart = [u for i, u in enumerate(best) if all(np.linalg.norm(u - w) > 1e-3 for w in best[:i])][:4]
+    ends = [minimize(height, u, method="Nelder-Mead", options={"xatol": 1e-10, "maxiter": 2000}).x for u in apart]
+    return np.concatenate([slid, [u / np.linalg.norm(u) for u in ends]])
