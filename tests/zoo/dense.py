@@ -204,6 +204,24 @@ def lora_trained_base() -> Call:
     return Call(model, (floats(23, 7),))
 
 
+class Merged(Adapted):
+    """The update is added to the trained map before it is read."""
+
+    def __init__(self):
+        super().__init__()
+        base = self.base
+        del self.base
+        self.base = nn.Parameter(base)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(F.linear(x, self.base + 0.5 * (self.up.weight @ self.down.weight)))
+
+
+@case("lora-merged", 2 * (7 + 6), why="the base absorbs the whole update")
+def lora_merged() -> Call:
+    return Call(Merged(), (floats(23, 7),))
+
+
 class Euler(nn.Module):
     """x' = A(t) x + b(t), piecewise constant in K pieces, one Euler step each."""
 

@@ -11,7 +11,6 @@ GAPS: dict[str, int] = {
     "attn-softmax-value-bias-wide": 2,
     "norm-narrow-input": 8,
     # everything redundant: the function space is smaller than what the rules see
-    "lora-trained-base": 22,
     "shared-twice-linear": 25,
     # a linear recurrence whose states are all read
     "shared-twice-linear-seen": 3,

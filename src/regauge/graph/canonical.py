@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from regauge.graph.absorb import Absorb
 from regauge.graph.build import Builder
 from regauge.graph.flattening import LateFlattening
 from regauge.graph.ir import (
@@ -40,6 +41,7 @@ def canonical(graph: Graph) -> Graph:
     graph = rewrite(graph, _Simplify)
     graph = rewrite(graph, LateSelections)
     graph = rewrite(graph, LateFlattening)
+    graph = rewrite(graph, Absorb)
     graph = rewrite(graph, _Steps)
     return rewrite(graph, _Detours)
 
@@ -168,7 +170,7 @@ class _Simplify(Rewriter):
             return None
         leaf = self.new[leaves[0].id]
         assert isinstance(leaf.op, Param)
-        if leaf.op.statistic:
+        if leaf.op.statistic or leaf.op.updates:
             return None
         match v.op:
             case Pointwise():
@@ -201,7 +203,7 @@ class _Steps(Rewriter):
         assert isinstance(v.op, Add)
         if any(labels != v.op.out for labels, a in zip(v.op.ins, v.args, strict=True) if a.shape == v.shape):
             return None
-        terms = self._terms(v, 1.0)
+        terms = self.terms(v)
         for c, y in terms:
             if not isinstance(y.op, Einsum) or len(y.args) != 2 or c == 0 or not self.single(y):
                 continue
@@ -211,7 +213,7 @@ class _Steps(Rewriter):
                 if len(same) != 1 or not self._square(y, i) or not self.single(w):
                     continue
                 leaf = self.new[w.id]
-                if not isinstance(leaf.op, Param) or leaf.op.statistic or not leaf.op.chart.signed:
+                if not isinstance(leaf.op, Param) or leaf.op.statistic or leaf.op.updates or not leaf.op.chart.signed:
                     continue
                 steps = (("mul", c), ("eye", same[0])) if c != 1 else (("eye", same[0]),)
                 op = Param(leaf.op.name, Chart((*leaf.op.chart.steps, *steps)))
@@ -222,15 +224,6 @@ class _Steps(Rewriter):
                 rest = [(k, self.new[t.id]) for k, t in terms if t is not y and t is not x]
                 return self.b.add([made, *(t for _, t in rest)], [1.0, *(k for k, _ in rest)])
         return None
-
-    def _terms(self, v: Value, c: float) -> list[tuple[float, Value]]:
-        """The sum written out, through inner sums that nothing else reads."""
-        out = []
-        assert isinstance(v.op, Add)
-        for k, a in zip(v.op.coefs, v.args, strict=True):
-            inner = isinstance(a.op, Add) and self.single(a) and a.shape == v.shape and a.learned
-            out += self._terms(a, c * k) if inner else [(c * k, a)]
-        return out
 
     def _square(self, y: Value, i: int) -> bool:
         """y = W x along the last axis of x, back into its place."""
@@ -366,18 +359,24 @@ def probe(root: Value, order: list[Value], shape: tuple[int, ...]) -> tuple[int,
         return None
     axis = mixed.pop()
     n = shape[axis]
-    columns: list[Tensor] = []
-    uniform = set(range(len(shape) - 1))  # of the other axes: those along which the matrices do not change
-    for j in range(n):
-        x = torch.zeros(shape, dtype=torch.float64)
-        x.select(axis, j).fill_(1.0)
-        column = torch.movedim(through(x), axis, -1)
-        uniform = {a for a in uniform if bool((column == column.narrow(a, 0, 1)).all())}
-        for a in uniform:
-            column = column.narrow(a, 0, 1)
-        columns.append(column.clone())
-    full = torch.broadcast_shapes(*(c.shape for c in columns))
-    matrix = torch.stack([c.expand(full) for c in columns], -1)
+    vector = torch.randn(n, generator=generator, dtype=torch.float64)
+    same = torch.movedim(
+        through(torch.movedim(vector.expand(*shape[:axis], *shape[axis + 1 :], n), -1, axis)), axis, -1
+    )
+    uniform = [a for a in range(same.ndim - 1) if bool((same == same.narrow(a, 0, 1)).all())]
+    # along axes that the matrices do not depend on, as it seems (the last line decides), many basis vectors go at once
+    room = prod(same.shape[a] for a in uniform)
+    carried = []
+    for first in range(0, n, room):
+        basis = torch.eye(n, dtype=torch.float64)[first : first + room]
+        rows = torch.cat([basis, basis.new_zeros(room - len(basis), n)]).reshape(*(same.shape[a] for a in uniform), n)
+        for a in range(same.ndim - 1):
+            rows = rows if a in uniform else rows.unsqueeze(a)
+        image = torch.movedim(through(torch.movedim(rows.expand(same.shape), -1, axis)), axis, -1)
+        last = [a for a in range(same.ndim - 1) if a not in uniform]
+        flat = image.permute(*last, same.ndim - 1, *uniform).reshape(*(same.shape[a] for a in last), n, room)
+        carried.append(flat[..., : len(basis)])
+    matrix = torch.cat(carried, -1).reshape(*(1 if a in uniform else m for a, m in enumerate(same.shape[:-1])), n, n)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     y = torch.movedim((matrix @ torch.movedim(x, axis, -1).unsqueeze(-1)).squeeze(-1), -1, axis)
     if (y - through(x)).abs().max() > 1e-9 * (1.0 + y.abs().max()):

@@ -14,8 +14,8 @@ def run(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[int, Tensor]:
     values: dict[int, Tensor] = {}
     for v in graph.values:
         match v.op:
-            case Param(name, chart):
-                values[v.id] = chart.forward(tensors[name])
+            case Param(name, chart, updates=updates):
+                values[v.id] = sum((u.value(tensors.__getitem__) for u in updates), chart.forward(tensors[name]))
             case Free():
                 t = v.op.thunk()
                 wide = next(iter(tensors.values())).dtype

@@ -66,12 +66,43 @@ _CHARTS: dict[str, tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor, fl
 
 
 @dataclass(frozen=True)
+class Factor:
+    """A matrix of the state dict in a product, by its name and shape; flipped: its transpose."""
+
+    name: str
+    shape: tuple[int, int]
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Update:
+    """coef times the product of matrices that nothing else reads; flipped: the transpose of that."""
+
+    coef: float
+    factors: tuple[Factor, ...]
+    flipped: bool
+
+    def value(self, read: Callable[[str], Tensor]) -> Tensor:
+        """The matrix, from what `read` gives for the names of the factors."""
+        product = None
+        for f in self.factors:
+            t = read(f.name).mT if f.flipped else read(f.name)
+            product = t if product is None else product @ t
+        assert product is not None
+        return self.coef * (product.mT if self.flipped else product)
+
+
+@dataclass(frozen=True)
 class Param:
-    """A tensor of the state dict that may be transformed: a parameter, or a statistic that follows one."""
+    """A tensor of the state dict that may be transformed: a parameter, or a statistic that follows one.
+
+    updates: what the graph sees is the parameter, in its chart, and these products of others added to it.
+    """
 
     name: str
     chart: Chart = Chart()
     statistic: bool = False
+    updates: tuple[Update, ...] = ()
 
 
 @dataclass(frozen=True)

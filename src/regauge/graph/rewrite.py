@@ -1,9 +1,9 @@
-"""Graphs are rewritten value by value: a rewriter says what takes the place of each."""
+"""Rebuilding a graph value by value."""
 
 from __future__ import annotations
 
 from regauge.graph.build import Builder, subgraph
-from regauge.graph.ir import Graph, Value
+from regauge.graph.ir import Add, Graph, Value
 
 
 class Rewriter:
@@ -18,6 +18,15 @@ class Rewriter:
 
     def single(self, v: Value) -> bool:
         return len(self.users[v.id]) == 1 and v.id not in self.observed
+
+    def terms(self, v: Value, c: float = 1.0) -> list[tuple[float, Value]]:
+        """A sum written out, through inner sums that nothing else reads: coefficients and terms."""
+        out = []
+        assert isinstance(v.op, Add)
+        for k, a in zip(v.op.coefs, v.args, strict=True):
+            inner = isinstance(a.op, Add) and self.single(a) and a.shape == v.shape and a.learned
+            out += self.terms(a, c * k) if inner else [(c * k, a)]
+        return out
 
     def copy(self, v: Value) -> Value:
         args = tuple(self.new[a.id] for a in v.args)

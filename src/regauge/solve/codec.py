@@ -15,6 +15,7 @@ from regauge.graph.ir import (
     Chart,
     Concat,
     Einsum,
+    Factor,
     Free,
     Frozen,
     Graph,
@@ -24,6 +25,7 @@ from regauge.graph.ir import (
     Reshape,
     Slice,
     Source,
+    Update,
     Value,
 )
 from regauge.rules.pointwise import keyed
@@ -81,8 +83,9 @@ def _graph(graph: Graph) -> dict[str, Any]:
 
 def _op(v: Value) -> list[Any]:
     match v.op:
-        case Param(name, chart, statistic):
-            return ["param", name, [list(s) for s in chart.steps], statistic]
+        case Param(name, chart, statistic, updates):
+            added = [[u.coef, [[f.name, list(f.shape), f.flipped] for f in u.factors], u.flipped] for u in updates]
+            return ["param", name, [list(s) for s in chart.steps], statistic, added]
         case Free(key, _, data, total):
             return ["free", key, data, list(total) if total else None, _constant(v)]
         case Einsum(ins, out):
@@ -193,8 +196,11 @@ def decode(text: str) -> tuple[Graph, dict[str, tuple[str, ...]], str | None, tu
 
 def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
     match op:
-        case ["param", name, steps, statistic]:
-            return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic)
+        case ["param", name, steps, statistic, added]:
+            updates = tuple(
+                Update(c, tuple(Factor(n, tuple(s), t) for n, s, t in fs), turned) for c, fs, turned in added
+            )
+            return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic, updates)
         case ["free", key, data, total, constant]:
             return Free(key, _thunk(constant, shape), data, tuple(total) if total else None)
         case ["einsum", ins, out]:

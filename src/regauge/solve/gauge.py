@@ -13,7 +13,7 @@ from regauge.solve.bonds import Bond, Touch, bonds
 from regauge.solve.element import Element
 from regauge.solve.explain import Trail, trail
 from regauge.solve.obstructions import Obstruction, obstructions
-from regauge.solve.passes import dimension, doubled, unread
+from regauge.solve.passes import absorbed, dimension, doubled, unread
 from regauge.solve.plan import Plan, frame_dim
 from regauge.solve.ranks import shortfalls
 
@@ -103,6 +103,7 @@ class Gauge:
         parts = (
             ("scales of units, heads, gains", sum(c.dim for c in p.charges.scales) - doubled(p)),
             ("parameters that no reader sees", sum(u.dim for u in p.unseen if u.tolerance.everything)),
+            ("parameters that another one makes up for", absorbed(p)),
             (
                 "directions that every reader removes (a mean, a softmax)",
                 sum(u.dim for u in p.unseen if not u.tolerance.everything),
@@ -169,6 +170,7 @@ class Gauge:
             sampling.shift(p, g),
             sampling.shift(p, g, level=True),
             sampling.hide(p, g),
+            *((sampling.wander(p, g),) if p.absorbed else ()),
         )
         return Element(p, moves)
 

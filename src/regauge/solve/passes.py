@@ -105,6 +105,10 @@ def _places(plan: Plan, s: Source) -> list[dict[int, int]]:
     return list(plan.frame_places.get(plan.component(s.root), {}).values())
 
 
+def absorbed(plan: Plan) -> int:
+    return sum(prod(v.shape) for v in plan.absorbed)
+
+
 def dimension(plan: Plan) -> int:
     """Dimension of the orbit of generic parameters."""
     from regauge.solve.ranks import shortfalls
@@ -119,4 +123,5 @@ def dimension(plan: Plan) -> int:
         - plan.overlap
         - doubled(plan)
         + sum(unread(plan).values())
+        + absorbed(plan)
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from regauge.graph.ir import Graph, Param, Value
+from regauge.graph.ir import Source as Place
 from regauge.solve.blocks import Blocks
 from regauge.solve.cells import Cells
 from regauge.solve.charges import Charges
@@ -58,6 +60,12 @@ class Plan:
     levels: Any = None
     overlap: int = 0
     unseen: tuple[Any, ...] = ()
+
+    @cached_property
+    def absorbed(self) -> tuple[Value, ...]:
+        """Parameters of which another one takes in all that they do: not in the graph, free to be anything."""
+        factors = {f.name: f for v in self.parameters() for u in v.op.updates for f in u.factors}  # type: ignore[union-attr]
+        return tuple(Value(-1, Param(f.name), (), f.shape, True, False, Place()) for f in factors.values())
 
     def parameters(self) -> list[Value]:
         return [v for v in self.graph.values if isinstance(v.op, Param)]
@@ -162,7 +170,9 @@ def plan(
         places = {s: w for s, w in places.items() if indices.root[_first(cells, w)] in indices.learned}
         index_places[root] = places
         shuffles[root] = Shuffle(root, sizes[cs[0]], tuple((s, extent(w)) for s, w in places.items()))
-    shapes = {v.op.name: v.shape for v in graph.values if isinstance(v.op, Param)}
+    leaves = [v for v in graph.values if isinstance(v.op, Param)]
+    shapes = {v.op.name: v.shape for v in leaves if isinstance(v.op, Param)}
+    shapes |= {f.name: f.shape for v in leaves for u in v.op.updates for f in u.factors}  # type: ignore[union-attr]
     return Plan(graph, blocks, indices, frames, charges, sources, shuffles, frame_places, index_places, aliases, shapes)
 
 

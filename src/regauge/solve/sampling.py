@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from regauge.solve.charges import Charge
 from regauge.solve.element import Permute, Rotate, Scale
 from regauge.solve.plan import Plan, Shuffle, Source
-from regauge.solve.translate import Hide, Shift
+from regauge.solve.translate import Hide, Shift, Wander
 
 SPREAD = 0.3  # standard deviation of log-scales: generic, yet well conditioned
 STEP = 0.02  # standard deviation of translations: the size of a trained weight, so that low precision can follow
@@ -44,6 +44,10 @@ def hide(plan: Plan, generator: Generator) -> Hide:
         shapes = [[1 if k in along else n for k, n in enumerate(sizes)] for along in u.sets]
         parts[u.block.id] = tuple(STEP * normal(generator, *shape) for shape in shapes)
     return Hide(parts)
+
+
+def wander(plan: Plan, generator: Generator) -> Wander:
+    return Wander({v.op.name: STEP * normal(generator, *v.shape) for v in plan.absorbed})  # type: ignore[union-attr]
 
 
 def normal(generator: Generator, *shape: int) -> Tensor:

@@ -77,7 +77,10 @@ class State:
         self.source = source
         self.dtype = dtype
         self.cache = cache or Cache()
-        self.params: dict[str, Value] = {v.op.name: v for v in plan.parameters() if isinstance(v.op, Param)}
+        self.params: dict[str, Value] = {
+            v.op.name: v for v in (*plan.parameters(), *plan.absorbed) if isinstance(v.op, Param)
+        }
+        self.base = self
         self.names: dict[str, str] = {}
         for name in self.params:
             found = next((n for n in (name, *plan.aliases.get(name, ())) if n in source), None)
@@ -106,9 +109,13 @@ class State:
         moved = self.changed(name)
         if moved is not None:
             return moved
-        chart = self.params[name].op.chart  # type: ignore[union-attr]
+        op = self.params[name].op
+        assert isinstance(op, Param)
         wide = self.stored(name).to(self.dtype)
-        return chart.forward(wide) if chart.steps else wide
+        wide = op.chart.forward(wide) if op.chart.steps else wide
+        for update in op.updates:
+            wide = wide + update.value(self.base.tensor)
+        return wide
 
     def kept(self, name: str) -> Tensor:
         """As `tensor`, and remembered: for what several parameters depend on."""
@@ -150,7 +157,7 @@ class State:
             old = self.tensor(name) if old is None else old
             return old
 
-        for block in self.plan.blocks.of[v.id]:
+        for block in self.plan.blocks.of.get(v.id, ()):  # none: no part of the graph
             array = turn(block, lambda b=block: gather(whole(), b))  # type: ignore[misc]
             if array is None:
                 continue
@@ -163,9 +170,16 @@ class State:
 
     def result(self, name: str) -> Tensor | None:
         """The parameter in wide dtype, out of its chart; None if no move changed it."""
+        op = self.params[name].op
+        assert isinstance(op, Param)
         y = self.changed(name)
-        chart = self.params[name].op.chart  # type: ignore[union-attr]
-        return y if y is None or not chart.steps else chart.inverse(y)
+        if any(self.changed(f.name) is not None for update in op.updates for f in update.factors):
+            y = self.tensor(name)
+        if y is None:
+            return None
+        for update in op.updates:
+            y = y - update.value(self.tensor)
+        return op.chart.inverse(y) if op.chart.steps else y
 
 
 class Moved(State):
@@ -177,7 +191,7 @@ class Moved(State):
         self.image: Image | None = None
         self.depth = before.depth + 1
         self.plan, self.source, self.dtype, self.cache = before.plan, before.source, before.dtype, before.cache
-        self.params, self.names = before.params, before.names
+        self.params, self.names, self.base = before.params, before.names, before.base
 
     def changed(self, name: str) -> Tensor | None:
         if self.image is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regauge.errors import CheckError
-from regauge.graph.ir import Add, Along, Einsum, Mix, evaluate
+from regauge.graph.ir import Add, Along, Einsum, Mix, Value, evaluate
 from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
@@ -63,6 +63,26 @@ class Hide:
             return old
 
         return lambda v: before.rewritten(v, hidden)
+
+
+@dataclass(frozen=True)
+class Wander:
+    """Parameters that another one makes up for, moved at will: what is added to each, by name."""
+
+    parts: dict[str, Tensor]
+
+    def inverse(self) -> Wander:
+        return Wander({n: -t for n, t in self.parts.items()})
+
+    def on(self, before: State) -> Image:
+        def moved(v: Value) -> Tensor | None:
+            name = v.op.name  # type: ignore[union-attr]
+            if name not in self.parts:
+                return None
+            old = before.tensor(name)
+            return old + self.parts[name].to(old)
+
+        return moved
 
 
 class _Replay:
