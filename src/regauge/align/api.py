@@ -81,7 +81,7 @@ def align(
     say("compare")
     same = Element(plan)
     first, second = State(plan, state_a), State(plan, state_b)
-    if all(torch.equal(first.stored(n), second.stored(n)) for n in first.params):
+    if all(_equal(first.stored(n), second.stored(n)) for n in first.params):
         return _alignment(gauge, IDENTICAL, same, compare(plan, same, state_a, state_b), None, (), state_a, state_b)
     noise = max(_relative(state, n) for state in (first, second) for n in first.params)
     element, found = element_between(plan, state_a, state_b, noise, say)
@@ -115,6 +115,10 @@ def _plainest(
         if _size(mine) <= 1.25 * size:
             return plain, mine
     return None, rows
+
+
+def _equal(x: Tensor, y: Tensor) -> bool:
+    return torch.equal(x, y) if x.dtype == y.dtype else torch.equal(x.double(), y.double())
 
 
 def _size(rows: tuple[Row, ...]) -> float:
