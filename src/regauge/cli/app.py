@@ -128,7 +128,13 @@ def add_applications() -> None:
     """The verbs of the applications that are installed: each is a module of this package."""
     if find_spec("regauge.cli.flow"):
         app.add_typer(import_module("regauge.cli.flow").app, name="flow")
-    for module, verb in (("apply", "apply"), ("apply", "undo"), ("diff", "diff"), ("polytope", "polytope"), ("paths", "paths")):
+    for module, verb in (
+        ("apply", "apply"),
+        ("apply", "undo"),
+        ("diff", "diff"),
+        ("polytope", "polytope"),
+        ("paths", "paths"),
+    ):
         if find_spec(f"regauge.cli.{module}"):
             app.command()(getattr(import_module(f"regauge.cli.{module}"), verb))
 
