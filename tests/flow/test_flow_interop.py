@@ -48,7 +48,7 @@ def test_flow_matching_models_are_fields():
 
 def test_torchdyn():
     core = pytest.importorskip("torchdyn.core")
-    model = core.NeuralODE(MOVED, solver="dopri5", atol=1e-9, rtol=1e-9)
+    model = core.NeuralODE(flow.to_torchdyn(MOVED), solver="dopri5", atol=1e-9, rtol=1e-9)
     _, path = model(X, TIMES)
     assert torch.allclose(path[-1], EXACT, atol=1e-7)
 

@@ -27,7 +27,7 @@ from regauge.flow.diffeos import (
     PullDiffeo,
     ReclockedDiffeo,
 )
-from regauge.flow.fields import LogDensityField, divergence, divergence_estimate, from_xt, to_jax, to_xt
+from regauge.flow.fields import LogDensityField, divergence, divergence_estimate, from_xt, to_jax, to_torchdyn, to_xt
 from regauge.flow.gauge import EndReport, Gauge, identity
 from regauge.flow.knots import KnotClock, knot_gauge
 from regauge.flow.lattice import LinkBlock, LinkNet, linear_chain, link_net
@@ -124,6 +124,7 @@ __all__ = [
     "straightness",
     "to_jax",
     "to_linear_transport",
+    "to_torchdyn",
     "to_xt",
     "transport",
     "tune",

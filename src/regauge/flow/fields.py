@@ -1,8 +1,8 @@
 """Vector fields dx/dt = F(t, x): what the package takes and returns, and doors to other libraries' conventions.
 
 A field is any callable (t, x) -> (..., d), with t a scalar tensor or one time per sample. torchdiffeq calls it as it
-is, and so does torchdyn. flow_matching calls `model(x, t)` or `model(x=..., t=...)`: `from_xt` and `to_xt` turn one into
-the other. diffrax calls `f(t, y, args)` on JAX arrays: `to_jax`.
+is. flow_matching calls `model(x, t)` or `model(x=..., t=...)`: `from_xt` and `to_xt` turn one into the other. torchdyn
+calls `f(t, x, args=...)`: `to_torchdyn`. diffrax calls `f(t, y, args)` on JAX arrays: `to_jax`.
 """
 
 from collections.abc import Callable
@@ -49,6 +49,22 @@ def from_xt(model: Callable[..., Tensor], per_sample_time: bool = True, **extras
 def to_xt(field: Field) -> FieldToXT:
     """A model that takes (x, t) from a field F(t, x)."""
     return FieldToXT(field)
+
+
+class FieldWithArgs(nn.Module):
+    """f(t, x, args) = F(t, x): the calling convention of torchdyn, which tells it by the names of the arguments."""
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Tensor, x: Tensor, args: object = None) -> Tensor:
+        return self.field(t, x)
+
+
+def to_torchdyn(field: Field) -> FieldWithArgs:
+    """A vector field for torchdyn's `NeuralODE` and `ODEProblem` from a field F(t, x)."""
+    return FieldWithArgs(field)
 
 
 def to_jax(field: Field) -> Callable[..., Any]:

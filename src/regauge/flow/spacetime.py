@@ -99,11 +99,10 @@ class SpacetimeField(nn.Module):
         super().__init__()
         self.field, self._forward, self._backward = field, forward, backward
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        tau = t  # the new time; solver libraries look for an argument of this name
-        old, x = self._backward(tau.expand(y.shape[:-1]).to(y.dtype), y)
-        velocity = self.field(old, x)
-        rate, moved = jvp(self._forward, (old, x), (torch.ones_like(old), velocity))[1]
+    def forward(self, tau: Tensor, y: Tensor) -> Tensor:
+        t, x = self._backward(tau.expand(y.shape[:-1]).to(y.dtype), y)
+        velocity = self.field(t, x)
+        rate, moved = jvp(self._forward, (t, x), (torch.ones_like(t), velocity))[1]
         if bool((rate <= 0).any()):
             raise CheckError(
                 f"SpacetimeField at tau={tau.flatten()[0].item():.4g}: the new time runs backwards (d tau/dt = "

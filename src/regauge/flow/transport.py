@@ -21,9 +21,8 @@ class TransportedField(nn.Module):
         super().__init__()
         self.field, self.gauge = field, gauge
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self, r: Tensor, y: Tensor) -> Tensor:
         clock, space = self.gauge.clock, self.gauge.space
-        r = t  # the new time; solver libraries look for an argument of this name
         x = space.pull(r, y)
         rate = clock.rate(r)
         velocity = _times(rate, self.field(_broadcast(clock(r), x), x))
@@ -31,15 +30,14 @@ class TransportedField(nn.Module):
             return space.tangent_at_image(r, y, velocity, torch.ones_like(r))
         return space.tangent(r, x, velocity, torch.ones_like(r))
 
-    def divergence(self, t: Tensor, y: Tensor) -> Tensor:
+    def divergence(self, r: Tensor, y: Tensor) -> Tensor:
         """div F' = tdot div F + (d/dr along the flow) log |det D phi|: F's own exact divergence, transported."""
         clock, space = self.gauge.clock, self.gauge.space
-        r = t
         x = space.pull(r, y)
-        old, rate = clock(r), clock.rate(r)
+        t, rate = clock(r), clock.rate(r)
         own = getattr(self.field, "divergence", None)
-        div = own(old, x) if own is not None else divergence(self.field, old, x)
-        velocity = _times(rate, self.field(_broadcast(old, x), x))
+        div = own(t, x) if own is not None else divergence(self.field, t, x)
+        velocity = _times(rate, self.field(_broadcast(t, x), x))
         gain = jvp(space.log_det, (r, x), (torch.ones_like(r), velocity))[1]
         return rate * div + gain
 
