@@ -9,5 +9,6 @@ from __future__ import annotations
 from regauge.act.fold import fold
 from regauge.act.recipe import Recipe, Step
 from regauge.act.rotate import rotate
+from regauge.act.untie import Untied, untie
 
-__all__ = ["Recipe", "Step", "fold", "rotate"]
+__all__ = ["Recipe", "Step", "Untied", "fold", "rotate", "untie"]
