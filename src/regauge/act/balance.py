@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from regauge.act.equalise import equalise
+from regauge.act.equalise import equalise, leading
 from regauge.act.slices import Part, collect, gram, no_signs, parts, pure, spread, zeros
 from regauge.errors import CheckError, InputError
 from regauge.solve.element import Element, Rotate, Scale
@@ -288,7 +288,7 @@ def _dot(a: dict[int, Tensor], b: dict[int, Tensor]) -> float:
 
 def _equal(plan: Plan, part: Part, wide: State, norm: str, held: frozenset[int], found: Balance) -> None:
     arrays = {b.id: wide.read(b) for b in part.blocks}
-    free = list(_two_sided(plan, part, arrays, held, found))
+    free = leading(plan, part, list(_two_sided(plan, part, arrays, held, found)))
     roots = [r for r in part.sources if _balanceable(part, arrays, r, found, plan)]
     for _ in range(ROUNDS):
         moved = 0.0

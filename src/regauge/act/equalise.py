@@ -45,6 +45,17 @@ def equalise(plan: Plan, part: Part, arrays: dict[int, Tensor], i: int, norm: st
     return out
 
 
+def leading(plan: Plan, part: Part, free: list[int]) -> list[int]:
+    """Charges that are no part of another one's function."""
+    return [
+        i
+        for i in free
+        if not any(
+            j != i and _alike(plan, j, i) and (not _alike(plan, i, j) or j < i) for j in part.charges if j in free
+        )
+    ]
+
+
 def _alike(plan: Plan, i: int, j: int) -> bool:
     """Whether charge j moves the same blocks by the same powers, as a function of some of the index sets of charge i."""
     a, b = plan.charges.scales[i], plan.charges.scales[j]
@@ -60,6 +71,10 @@ def _meeting(up: list[tuple[float, Tensor]], down: list[tuple[float, Tensor]], s
 
     if not up or not down:
         return torch.zeros(shape, dtype=torch.float64)
+    powers = {abs(c) for c, _ in (*up, *down)}
+    if len(powers) == 1:
+        f = (largest(down, torch.zeros_like(low)) - largest(up, torch.zeros_like(low))) / (2 * powers.pop())
+        return torch.where(torch.isfinite(f), f, 0.0)
     known = torch.isfinite(largest(up, torch.zeros_like(low))) & torch.isfinite(largest(down, torch.zeros_like(low)))
     for _ in range(70):
         middle = (low + high) / 2
