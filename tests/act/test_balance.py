@@ -9,6 +9,7 @@ from regauge.act.balance import solve
 from regauge.errors import InputError
 from regauge.solve import sampling
 from regauge.solve.element import Element, Rotate, Scale
+from regauge.solve.state import State
 from tests.act.models import Subject, assert_keeps, subject
 
 
@@ -95,11 +96,11 @@ def test_what_has_no_minimum_is_named_and_stays() -> None:
     s = subject("mlp-relu")
     state = {n: t.clone() for n, t in s.state.items()}
     state["2.weight"][:, 3] = 0
-    found = solve(s.gauge.plan, state)
+    found = solve(s.gauge.plan, State(s.gauge.plan, state))
     assert any("1 of" in text and "zero on one side" in text for text in found.open)
     image = found.element(s.gauge.plan).apply(state)
     assert all(bool(torch.isfinite(t).all()) for t in image.values())
     wide = subject("linear-bottleneck")
-    assert any("wider" in text for text in solve(wide.gauge.plan, wide.state).open)
+    assert any("wider" in text for text in solve(wide.gauge.plan, State(wide.gauge.plan, wide.state)).open)
     with pytest.raises(InputError, match="l2, linf, spectral"):
         act.balance(s.gauge, s.state, norm="l1")

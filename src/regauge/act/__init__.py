@@ -7,9 +7,10 @@ unchanged: `element.apply(state)` gives other weights of the same model.
 from __future__ import annotations
 
 from regauge.act.balance import balance
+from regauge.act.canonical import CanonicalReport, canonical
 from regauge.act.fold import fold
 from regauge.act.recipe import Recipe, Step
 from regauge.act.rotate import rotate
 from regauge.act.untie import Untied, untie
 
-__all__ = ["Recipe", "Step", "Untied", "balance", "fold", "rotate", "untie"]
+__all__ = ["CanonicalReport", "Recipe", "Step", "Untied", "balance", "canonical", "fold", "rotate", "untie"]

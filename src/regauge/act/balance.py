@@ -52,16 +52,15 @@ def balance(gauge: Gauge, state: Mapping[str, Tensor], *, norm: str = "l2") -> E
 
     Raises InputError for another norm, CheckError where the iteration does not settle.
     """
-    return solve(gauge.plan, state, norm).element(gauge.plan)
+    return solve(gauge.plan, State(gauge.plan, state), norm).element(gauge.plan)
 
 
-def solve(plan: Plan, state: Mapping[str, Tensor], norm: str = "l2", held: frozenset[int] = frozenset()) -> Balance:
+def solve(plan: Plan, wide: State, norm: str = "l2", held: frozenset[int] = frozenset()) -> Balance:
     """The balance; charges in `held` are not moved."""
     if norm not in NORMS:
         raise InputError(f"norm={norm!r}: expected one of {', '.join(NORMS)}")
-    wide = State(plan, state)
     found = Balance(zeros(plan))
-    for part in parts(plan, () if norm == "linf" else ("GL",)):
+    for part in parts(plan, wide, () if norm == "linf" else ("GL",)):
         if norm == "l2":
             _least(plan, part, wide, held, found)
         else:

@@ -7,6 +7,7 @@ sign make it exactly 1. What reads it (the next linear maps) or writes into it (
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
@@ -17,12 +18,21 @@ from regauge.act.select import bonds_named
 from regauge.graph.ir import Add, Along, Einsum, Param, Reshape, Value
 from regauge.solve.blocks import Block, Relation
 from regauge.solve.charges import Charge
-from regauge.solve.element import Element, Scale, scaled
+from regauge.solve.element import Element, Scale
 from regauge.solve.gauge import Gauge
 from regauge.solve.plan import Plan
 from regauge.solve.sources import SCALAR, Source
 from regauge.solve.state import State
 from regauge.solve.translate import Shift
+
+
+@dataclass(frozen=True)
+class Held:
+    """Charges that fixed gains no longer leave free."""
+
+    scales: frozenset[int]
+    signs: frozenset[int]
+
 
 Key = tuple[int, tuple[int, ...]]  # (block, its leaves in rising order)
 
@@ -38,8 +48,13 @@ def fold(gauge: Gauge, state: Mapping[str, Tensor], *, bonds: Collection[str] | 
     plan = gauge.plan
     only = None if bonds is None else {p for n in bonds for p in _parameters(gauge, n)}
     wide = State(plan, state)
-    scale = gain_scale(plan, wide, [v for v in gains(plan) if only is None or _name(v) in only])
-    factors = scale.factors(plan)
+    scale, _ = gain_solver(plan, wide, only)
+    scaled = Element(plan, (scale,))
+    return fold_shifts(plan, scaled.moved(wide), only) @ scaled
+
+
+def fold_shifts(plan: Plan, state: State, only: Collection[str] | None = None) -> Element:
+    """The translation that sets every shift behind a gain to 0 where biases take it up."""
     free: dict[int, Tensor] = {}
     for v in shifts(plan):
         if only is not None and _name(v) not in only:
@@ -52,9 +67,8 @@ def fold(gauge: Gauge, state: Mapping[str, Tensor], *, bonds: Collection[str] | 
                 and s.id in plan.shifts.free
                 and absorbed(plan, s)
             ):
-                now = wide.read(s.block)
-                free[s.id] = -scaled(now, factors[s.block.id]) if s.block.id in factors else -now
-    return Element(plan, (scale, Shift(free)) if free else (scale,))
+                free[s.id] = -state.read(s.block)
+    return Element(plan, (Shift(free),) if free else ())
 
 
 def _parameters(gauge: Gauge, name: str) -> set[str]:
@@ -141,11 +155,13 @@ def absorbed(plan: Plan, s: Source) -> bool:
     return True
 
 
-def gain_scale(plan: Plan, state: State, which: list[Value]) -> Scale:
-    """The scale that makes these gains 1 where the charges allow."""
+def gain_solver(plan: Plan, state: State, only: Collection[str] | None = None) -> tuple[Scale, Held]:
+    """The scale that makes gains 1 where the charges allow; and the charges that would move these gains again."""
     logs = _Solver(plan, plan.charges.scales, 0)
     odds = _Solver(plan, plan.charges.signs, 2)
-    for v in which:
+    for v in gains(plan):
+        if only is not None and _name(v) not in only:
+            continue
         wanted: dict[Key, Tensor] = {}
         flips: dict[Key, Tensor] = {}
         for block in plan.blocks.of[v.id]:
@@ -155,7 +171,7 @@ def gain_scale(plan: Plan, state: State, which: list[Value]) -> Scale:
             flips[(block.id, tuple(range(g.ndim)))] = (g < 0).double()
         if logs.meet(wanted):
             odds.meet(flips)
-    return Scale(tuple(logs.functions()), tuple(odds.functions()))
+    return Scale(tuple(logs.functions()), tuple(odds.functions())), Held(logs.held(), odds.held())
 
 
 def parts(f: Tensor, block: Block) -> dict[Key, Tensor]:
@@ -227,6 +243,9 @@ class _Solver:
                 self.solved[other] = ({j: d for j, d in held.items() if d}, known - float(e) * value)
         self.solved[pivot] = (rest, value)
         return True
+
+    def held(self) -> frozenset[int]:
+        return frozenset(i for pivot, (rest, _) in self.solved.items() for i in (pivot, *rest))
 
     def functions(self) -> list[Tensor]:
         """One function a charge; what no equation asks for is zero."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from regauge.graph.ir import Param
 from regauge.solve.blocks import Block
 from regauge.solve.charges import Charge
-from regauge.solve.plan import Plan, Source
+from regauge.solve.plan import Plan
+from regauge.solve.state import State
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Part:
     cells: dict[int, tuple[Cell, ...]]  # block -> frames on it
 
 
-def parts(plan: Plan, kinds: Sequence[str] = ("GL",)) -> Iterator[Part]:
+def parts(plan: Plan, state: State, kinds: Sequence[str] = ("GL",)) -> Iterator[Part]:
     """The independent parts of the scales and of the frames of these kinds. Statistics that follow are left out, and so are
-    frames with links: what they do to a norm depends on the gains between."""
+    frames that are seen through gains other than 1."""
     entries: dict[int, list[Entry]] = {}
     blocks = plan.frames.cells.blocks
     for i, c in enumerate(plan.charges.scales):
@@ -54,8 +55,9 @@ def parts(plan: Plan, kinds: Sequence[str] = ("GL",)) -> Iterator[Part]:
             if not _statistic(blocks[b]):
                 entries.setdefault(b, []).append(Entry(i, leaves, float(coefficient)))
     cells: dict[int, list[Cell]] = {}
-    for b, cell in frame_cells(plan, kinds):
-        if not _statistic(blocks[b]):
+    hidden = veiled(plan, state) if kinds else set()
+    for b, cell in frame_cells(plan, kinds, state):
+        if plan.component(cell.source) not in hidden:
             cells.setdefault(b, []).append(cell)
     parent: dict[tuple[str, int], tuple[str, int]] = {}
 
@@ -89,20 +91,46 @@ def _statistic(block: Block) -> bool:
     return isinstance(block.value.op, Param) and block.value.op.statistic
 
 
-def frame_cells(plan: Plan, kinds: Sequence[str]) -> Iterator[tuple[int, Cell]]:
-    """(block, cell) of every parameter leaf that a frame of these kinds turns directly; frames with links left out."""
-    linked = {plan.component(root) for root in plan.frames.derived}
-    cells = plan.frames.cells
+def frame_cells(plan: Plan, kinds: Sequence[str], state: State) -> Iterator[tuple[int, Cell]]:
+    """(block, cell) of every parameter leaf on which a frame of these kinds acts as the matrix itself: directly, or through
+    gains that are 1."""
+    cells, frames = plan.frames.cells, plan.frames
+    plain: dict[int, bool] = {}
+
+    def through(root: int, sign: int) -> tuple[int, int] | None:
+        """The class that is followed, and the side that this one sees of it."""
+        while root in frames.derived:
+            d = frames.derived[root]
+            gain = d.link.gain.block
+            if gain.id not in plain:
+                plain[gain.id] = bool((state.value(gain.value) == 1).all())
+            if not plain[gain.id]:
+                return None
+            sign = frames.sign[d.other] ^ sign ^ frames.sign[d.cell]
+            root = frames.root[d.other]
+        return root, sign
+
     for v in plan.parameters():
         for block in plan.blocks.of[v.id]:
+            if _statistic(block):
+                continue
             for k in range(len(block.leaves)):
                 c = cells.cell(block, k)
-                root = plan.frames.root[c]
-                s = plan.sources.get(root)
-                if s is None or s.kind not in kinds or plan.component(root) in linked:
-                    continue
-                places = plan.frame_places[plan.component(root)]
-                yield block.id, Cell(root, k, bool(plan.frames.sign[c]), tuple(places[p][c] for p, _ in s.places))
+                root = frames.root[c]
+                found = None if frames.monomial(root) else through(root, frames.sign[c])
+                s = plan.sources.get(found[0]) if found else None
+                if s is not None and found is not None and s.kind in kinds:
+                    places = plan.frame_places[plan.component(root)]
+                    yield block.id, Cell(s.root, k, bool(found[1]), tuple(places[p][c] for p, _ in s.places))
+
+
+def veiled(plan: Plan, state: State) -> set[int]:
+    """Frames that some tensor sees through a gain that is not 1: what they do to norms depends on it."""
+    out = set()
+    for d in plan.frames.derived.values():
+        if not bool((state.value(d.link.gain.block.value) == 1).all()):
+            out.add(plan.component(plan.frames.root[d.cell]))
+    return out
 
 
 def spread(f: Tensor, leaves: Sequence[int], ndim: int) -> Tensor:
@@ -136,10 +164,6 @@ def gram(x: Tensor, cell: Cell) -> Tensor:
     flat = x.permute(order).reshape(*(x.shape[a] for a in cell.places), x.shape[cell.leaf], -1)
     assert flat.ndim == lead + 2
     return flat @ flat.mT
-
-
-def frame_of(plan: Plan, root: int) -> Source:
-    return plan.sources[root]
 
 
 def zeros(plan: Plan) -> list[Tensor]:

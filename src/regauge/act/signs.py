@@ -1,0 +1,200 @@
+"""Signs: the last freedom of scales and of frames on their principal axes. The strongest entries become positive.
+
+Every sign is a bit; an entry of a tensor sees the sum of some bits. Where all but one of them are settled, the strongest entry
+that sees the last one settles it; what is left over is settled by elimination modulo 2, strongest entries first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regauge.act.axes import COMPACT
+from regauge.act.rotate import fixing_ones
+from regauge.act.slices import Cell, frame_cells, spread
+from regauge.solve import sampling
+from regauge.solve.element import Rotate, Scale
+from regauge.solve.matrices import Matrices
+from regauge.solve.plan import Plan
+from regauge.solve.state import State
+
+LEFT_OVER = 1 << 21  # entries that elimination may look at
+BITS = 4096
+
+
+@dataclass(frozen=True)
+class Bits:
+    """One family of signs, and where it is seen: (block, leaves)."""
+
+    shape: tuple[int, ...]
+    on: tuple[tuple[int, tuple[int, ...]], ...]
+    charge: int | None = None
+    frame: int | None = None
+
+
+def positive(plan: Plan, state: State, held: frozenset[int] = frozenset()) -> tuple[Rotate, Scale, list[str]]:
+    """The signs that make the strongest entries positive, and what stayed open. Charges in `held` are not moved."""
+    families, arrays = _families(plan, state, held)
+    values: dict[int, Tensor] = {}
+    pending = set(range(len(families)))
+    progress = True
+    while progress and pending:
+        progress = False
+        for i in sorted(pending):
+            found = _settle(i, families, values, pending, arrays)
+            if found is not None:
+                values[i] = found
+                pending.discard(i)
+                progress = True
+    open_ = []
+    if pending:
+        rest = _eliminate(sorted(pending), families, values, arrays)
+        if rest is None:
+            open_.append(f"{len(pending)} families of signs that see only one another")
+            rest = {i: torch.zeros(families[i].shape, dtype=torch.float64) for i in pending}
+        values.update(rest)
+    matrices: dict[int, Matrices] = {}
+    signs = [torch.zeros(c.shape, dtype=torch.float64) for c in plan.charges.signs]
+    for i, family in enumerate(families):
+        flip = 1 - 2 * values[i]
+        if family.charge is not None:
+            signs[family.charge] = values[i]
+        elif family.frame is not None:
+            s = plan.sources[family.frame]
+            if s.kind == "SO2":
+                matrices[s.root] = flip[..., None, None] * torch.eye(2, dtype=torch.float64)
+            elif s.kind == "O1":
+                matrices[s.root] = fixing_ones(torch.diag_embed(flip))
+            else:
+                matrices[s.root] = torch.diag_embed(flip)
+    scales = tuple(torch.zeros(c.shape, dtype=torch.float64) for c in plan.charges.scales)
+    return Rotate(matrices), Scale(scales, tuple(signs)), open_
+
+
+def _families(plan: Plan, state: State, held_signs: frozenset[int]) -> tuple[list[Bits], dict[int, Tensor]]:
+    """All signs; and the blocks that they act on, on frames that fix the vector of ones in coordinates beside it."""
+    frames: dict[int, list[tuple[int, Cell]]] = {}
+    turned: dict[int, list[int]] = {}
+    for b, cell in frame_cells(plan, COMPACT, state):
+        frames.setdefault(cell.source, []).append((b, cell))
+        if plan.sources[cell.source].kind == "O1":
+            turned.setdefault(b, []).append(cell.leaf)
+    out = []
+    for root, held in frames.items():
+        s = plan.sources[root]
+        places = tuple(n for _, n in s.places)
+        if s.kind == "SO2":
+            on = tuple(dict.fromkeys((b, c.places) for b, c in held))
+            out.append(Bits(places, on, frame=root))
+        else:
+            n = s.n - 1 if s.kind == "O1" else s.n
+            out.append(Bits((*places, n), tuple((b, (*c.places, c.leaf)) for b, c in held), frame=root))
+    charges = plan.charges.signs
+    patterns = [{(b, c % 2) for b, _, c in x.on if c % 2} for x in charges]
+    for i, c in enumerate(charges):
+        inside = any(
+            j != i and patterns[i] == patterns[j] and set(c.classes) < set(y.classes) for j, y in enumerate(charges)
+        )
+        if not inside and i not in held_signs:
+            out.append(Bits(c.shape, tuple((b, leaves) for b, leaves, power in c.on if power % 2), charge=i))
+    arrays = {}
+    blocks = plan.frames.cells.blocks
+    for b in dict.fromkeys(b for f in out for b, _ in f.on):
+        x = state.read(blocks[b])
+        for leaf in turned.get(b, ()):
+            basis = sampling.ones_basis(x.shape[leaf])
+            x = torch.movedim(torch.movedim(x, leaf, -1) @ basis, -1, leaf)
+            x = x.narrow(leaf, 1, x.shape[leaf] - 1)
+        arrays[b] = x / x.abs().max().clamp_min(1e-300)
+    return out, arrays
+
+
+def _settle(
+    i: int, families: list[Bits], values: dict[int, Tensor], pending: set[int], arrays: dict[int, Tensor]
+) -> Tensor | None:
+    """The bits of family i from the blocks on which it is the only open one; None while some entry has none."""
+    open_on = {b for j in pending if j != i for b, _ in families[j].on}
+    best = torch.zeros(families[i].shape, dtype=torch.float64)
+    seen: dict[int, int] = {}
+    for b, _ in families[i].on:
+        seen[b] = seen.get(b, 0) + 1
+    for b, leaves in families[i].on:
+        if b in open_on or seen[b] > 1:
+            continue
+        x = arrays[b] * _known(b, families, values, arrays[b].ndim)
+        rest = [a for a in range(x.ndim) if a not in leaves]
+        flat = x.permute([*leaves, *rest]).reshape(*(x.shape[a] for a in leaves), -1)
+        strongest = torch.take_along_dim(flat, flat.abs().argmax(-1, keepdim=True), -1).squeeze(-1)
+        best = torch.where(strongest.abs() > best.abs() * (1 + 1e-9), strongest, best)
+    if best.numel() and bool((best == 0).any()) and any(b in open_on for b, _ in families[i].on):
+        return None
+    return (best < 0).double()
+
+
+def _known(b: int, families: list[Bits], values: dict[int, Tensor], ndim: int) -> Tensor:
+    """The sign that the settled families give each entry."""
+    out = torch.ones((), dtype=torch.float64)
+    for j, v in values.items():
+        for other, leaves in families[j].on:
+            if other == b:
+                out = out * spread(1 - 2 * v, leaves, ndim)
+    return out
+
+
+def _eliminate(
+    pending: list[int], families: list[Bits], values: dict[int, Tensor], arrays: dict[int, Tensor]
+) -> dict[int, Tensor] | None:
+    """Equations entry by entry, strongest first; None where there are too many."""
+    start, count = {}, 0
+    for i in pending:
+        start[i] = count
+        count += max(1, int(torch.tensor(families[i].shape).prod()) if families[i].shape else 1)
+    blocks = sorted({b for i in pending for b, _ in families[i].on})
+    if count > BITS or sum(arrays[b].numel() for b in blocks) > LEFT_OVER:
+        return None
+    strengths, masks, bits = [], [], []
+    for b in blocks:
+        x = arrays[b] * _known(b, families, values, arrays[b].ndim)
+        columns = []
+        for i in pending:
+            shape = families[i].shape
+            number = torch.arange(start[i], start[i] + max(1, x.new_ones(shape).numel())).reshape(shape)
+            for other, leaves in families[i].on:
+                if other == b:
+                    columns.append(spread(number, leaves, x.ndim).expand(x.shape).reshape(-1))
+        strengths.append(x.abs().reshape(-1))
+        bits.append((x < 0).reshape(-1))
+        masks.append(torch.stack(columns, -1).tolist())
+    flat = torch.cat(strengths)
+    negative = torch.cat(bits).tolist()
+    entries = [m for held in masks for m in held]
+    pivots: dict[int, tuple[int, int]] = {}
+    for e in torch.argsort(flat, descending=True, stable=True).tolist():
+        if len(pivots) == count or float(flat[e]) == 0:
+            break
+        row, bit = 0, int(negative[e])
+        for n in entries[e]:
+            row ^= 1 << n
+        while row:
+            lead = row.bit_length() - 1
+            if lead not in pivots:
+                pivots[lead] = (row, bit)
+                break
+            row ^= pivots[lead][0]
+            bit ^= pivots[lead][1]
+    solution = [0] * count
+    for lead in sorted(pivots):  # rows hold lower bits only, which are known by then
+        row, bit = pivots[lead]
+        row ^= 1 << lead
+        while row:
+            low = row.bit_length() - 1
+            bit ^= solution[low]
+            row ^= 1 << low
+        solution[lead] = bit
+    out = {}
+    for i in pending:
+        size = max(1, torch.ones(families[i].shape).numel())
+        out[i] = torch.tensor(solution[start[i] : start[i] + size], dtype=torch.float64).reshape(families[i].shape)
+    return out

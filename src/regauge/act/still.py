@@ -1,0 +1,94 @@
+"""Translations brought to rest: every free one undone, every direction that nobody sees removed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regauge.act.fold import absorbed
+from regauge.solve.blocks import Block
+from regauge.solve.element import Element
+from regauge.solve.known import Known
+from regauge.solve.plan import Plan
+from regauge.solve.sources import Shifts, Source
+from regauge.solve.state import State, gather
+from regauge.solve.translate import Hide, Shift
+
+ROUNDS = 20
+REST = 1e-13
+
+
+def rest(plan: Plan, state: State) -> Element:
+    """The translations after which every free source is 0 (a covector's part along its relation is 0), and every unseen
+    direction has no component. A shift that only a relation can take up, which it supplies itself, goes to the one for which
+    the relation's constant is the number of its entries."""
+    total = Element(plan)
+    for _ in range(ROUNDS):
+        at = total.moved(state)
+        hide = _hide(plan, at)
+        seen = Element(plan, (hide,)).moved(at)
+        shift = Shift(_undone(plan.shifts, plan, seen))
+        shifted = Element(plan, (shift,)).moved(seen)
+        level = Shift(_undone(plan.levels, plan, shifted), True)
+        steps = [*(a for held in hide.parts.values() for a in held), *shift.free.values(), *level.free.values()]
+        if max((float(a.abs().max()) for a in steps if a.numel()), default=0.0) <= REST:
+            return total
+        moves = (*((hide,) if hide.parts else ()), *(m for m in (shift, level) if m.free))
+        total = Element(plan, moves) @ total
+    return total
+
+
+def _hide(plan: Plan, state: State) -> Hide:
+    """Minus the projection on the sum of the unseen spaces; the projections commute, so one goes after the other."""
+    parts = {}
+    for u in plan.unseen:
+        x = state.read(u.block)
+        steps = []
+        for along in u.sets:
+            step = -(x.mean(along, keepdim=True) if along else x)
+            x = x + step
+            steps.append(step)
+        if any(bool((a != 0).any()) for a in steps):
+            parts[u.block.id] = tuple(steps)
+    return Hide(parts)
+
+
+def _undone(shifts: Shifts, plan: Plan, state: State) -> dict[int, Tensor]:
+    out = {}
+    for i in shifts.free:
+        s = shifts.sources[i]
+        x = state.read(s.block)
+        if s.known is not None:
+            phi = _covector(s.known, s, state)
+            along = sorted(s.along)
+            u = -(x * phi).sum(along) / (phi * phi).sum()
+        elif s.along:
+            u = -x.mean(sorted(s.along))
+        elif shifts is plan.shifts and not absorbed(plan, s):
+            u = _unit(shifts, s.block, state) - x
+        else:
+            u = -x
+        if bool((u.abs() > 1e-16 * (1 + x.abs().max())).any()):
+            out[i] = u.reshape(s.shape)
+    return out
+
+
+def _covector(k: Known, s: Source, state: State) -> Tensor:
+    """phi on the source's block, of size 1 along the other leaves."""
+    shape = [n if a in s.along else 1 for a, n in enumerate(s.block.sizes)]
+    phi = torch.ones(shape, dtype=torch.float64)
+    for g in k.gains:
+        phi = phi / gather(state.value(g.value), g).reshape(shape)
+    return phi
+
+
+def _unit(shifts: Shifts, block: Block, state: State) -> Tensor:
+    """The shift whose relation has as its constant the number of its entries: 1 / phi."""
+    for k in shifts.known.values():
+        for _, b, count in k.shifts:
+            if b.id == block.id:
+                out = torch.ones(block.sizes, dtype=torch.float64)
+                for g in k.gains[:count]:
+                    out = out * gather(state.value(g.value), g).reshape(block.sizes)
+                return out
+    return torch.ones(block.sizes, dtype=torch.float64)
