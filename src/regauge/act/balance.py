@@ -46,7 +46,7 @@ def balance(gauge: Gauge, state: Mapping[str, Tensor], *, norm: str = "l2") -> E
 
     norm: "l2": the least sum of squares over all scales and general linear frames, unique up to rotations. "linf",
     "spectral": for every scale, the largest entry (the largest singular value of the slice) on the one side equals that on
-    the other; "spectral" also balances the singular values of general linear frames. A scale with tensors on one side only,
+    the other (units: up to a common factor, which the norms of whole tensors fix); "spectral" first balances the singular values of general linear frames. A scale with tensors on one side only,
     and a unit that is zero on one side, have no minimum and stay. Gains take part: what `fold` put into the readers of a norm
     moves out again in part.
 
@@ -289,14 +289,11 @@ def _equal(plan: Plan, part: Part, wide: State, norm: str, held: frozenset[int],
     arrays = {b.id: wide.read(b) for b in part.blocks}
     free = leading(plan, part, list(_two_sided(plan, part, arrays, held, found)))
     roots = [r for r in part.sources if _balanceable(part, arrays, r, found, plan)]
+    for root in roots:
+        found.matrices[root] = _frame(part, arrays, root)
+        _turn(part, arrays, root, found.matrices[root])
     for _ in range(ROUNDS):
         moved = 0.0
-        for root in roots:
-            m = _frame(part, arrays, root)
-            old = found.matrices.get(root)
-            found.matrices[root] = m if old is None else m @ old
-            moved = max(moved, float((m - torch.eye(m.shape[-1], dtype=m.dtype)).abs().max()))
-            _turn(part, arrays, root, m)
         for i in free:
             step = equalise(plan, part, arrays, i, norm)
             for j, g in step.items():
