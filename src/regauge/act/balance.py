@@ -46,9 +46,9 @@ def balance(gauge: Gauge, state: Mapping[str, Tensor], *, norm: str = "l2") -> E
 
     norm: "l2": the least sum of squares over all scales and general linear frames, unique up to rotations. "linf",
     "spectral": for every scale, the largest entry (the largest singular value of the slice) on the one side equals that on
-    the other (units: up to a common factor, which the norms of whole tensors fix); "spectral" first balances the singular values of general linear frames. A scale with tensors on one side only,
-    and a unit that is zero on one side, have no minimum and stay. Gains take part: what `fold` put into the readers of a norm
-    moves out again in part.
+    the other (units: up to a common factor, which the norms of whole tensors fix); "spectral" first balances the singular
+    values of general linear frames. A scale with tensors on one side only, and a unit that is zero on one side, have no
+    minimum and stay. Gains take part: what `fold` put into the readers of a norm moves out again in part.
 
     Raises InputError for another norm, CheckError where the iteration does not settle.
     """

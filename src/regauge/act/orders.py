@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from regauge.act.slices import collect, spread
+from regauge.act.slices import beside_ones, collect, spread, tilted
 from regauge.graph.ir import Param
 from regauge.solve.element import Permute
 from regauge.solve.plan import Plan
@@ -43,6 +43,7 @@ def _keys(plan: Plan, state: State, old: dict[int, Tensor]) -> dict[int, Tensor]
     found: dict[int, Tensor] = {}
     cells = plan.indices.cells
     weight = 0.0
+    rigid = beside_ones(plan, state)
     for v in plan.parameters():
         assert isinstance(v.op, Param)
         for block in plan.blocks.of[v.id]:
@@ -56,7 +57,7 @@ def _keys(plan: Plan, state: State, old: dict[int, Tensor]) -> dict[int, Tensor]
                     mine.append((k, root, tuple(places[p][c] for p, _ in plan.shuffles[root].places)))
             if not mine:
                 continue
-            x = state.read(block)
+            x = tilted(state.read(block), rigid.get(block.id, ()))
             square = x * x
             mean = square.mean().clamp_min(1e-300)
             size = (1 + weight) * square / mean + (1 - weight) * (square / mean) ** 2 / 8

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from regauge.act.axes import COMPACT
 from regauge.act.rotate import fixing_ones
-from regauge.act.slices import Cell, frame_cells, spread
-from regauge.solve import sampling
+from regauge.act.slices import Cell, beside_ones, frame_cells, spread, tilted
 from regauge.solve.element import Rotate, Scale
 from regauge.solve.matrices import Matrices
 from regauge.solve.plan import Plan
@@ -76,11 +75,9 @@ def positive(plan: Plan, state: State, held: frozenset[int] = frozenset()) -> tu
 def _families(plan: Plan, state: State, held_signs: frozenset[int]) -> tuple[list[Bits], dict[int, Tensor]]:
     """All signs; and the blocks that they act on, on frames that fix the vector of ones in coordinates beside it."""
     frames: dict[int, list[tuple[int, Cell]]] = {}
-    turned: dict[int, list[int]] = {}
+    turned = beside_ones(plan, state)
     for b, cell in frame_cells(plan, COMPACT, state):
         frames.setdefault(cell.source, []).append((b, cell))
-        if plan.sources[cell.source].kind == "O1":
-            turned.setdefault(b, []).append(cell.leaf)
     out = []
     for root, held in frames.items():
         s = plan.sources[root]
@@ -102,10 +99,8 @@ def _families(plan: Plan, state: State, held_signs: frozenset[int]) -> tuple[lis
     arrays = {}
     blocks = plan.frames.cells.blocks
     for b in dict.fromkeys(b for f in out for b, _ in f.on):
-        x = state.read(blocks[b])
+        x = tilted(state.read(blocks[b]), turned.get(b, ()))
         for leaf in turned.get(b, ()):
-            basis = sampling.ones_basis(x.shape[leaf])
-            x = torch.movedim(torch.movedim(x, leaf, -1) @ basis, -1, leaf)
             x = x.narrow(leaf, 1, x.shape[leaf] - 1)
         arrays[b] = x / x.abs().max().clamp_min(1e-300)
     return out, arrays

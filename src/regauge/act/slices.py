@@ -12,6 +12,7 @@ from regauge.graph.ir import Param
 from regauge.solve.blocks import Block
 from regauge.solve.charges import Charge
 from regauge.solve.plan import Plan
+from regauge.solve.sampling import ones_basis
 from regauge.solve.state import State
 
 
@@ -122,6 +123,22 @@ def frame_cells(plan: Plan, kinds: Sequence[str], state: State) -> Iterator[tupl
                 if s is not None and found is not None and s.kind in kinds:
                     places = plan.frame_places[plan.component(root)]
                     yield block.id, Cell(s.root, k, bool(found[1]), tuple(places[p][c] for p, _ in s.places))
+
+
+def beside_ones(plan: Plan, state: State) -> dict[int, list[int]]:
+    """Block -> leaves whose frame fixes the vector of ones."""
+    out: dict[int, list[int]] = {}
+    for b, cell in frame_cells(plan, ("O1",), state):
+        out.setdefault(b, []).append(cell.leaf)
+    return out
+
+
+def tilted(x: Tensor, leaves: Sequence[int]) -> Tensor:
+    """In an orthonormal basis along these leaves whose first vector is ones / sqrt(n): there, signs that fix the ones are
+    diagonal."""
+    for leaf in leaves:
+        x = torch.movedim(torch.movedim(x, leaf, -1) @ ones_basis(x.shape[leaf]), -1, leaf)
+    return x
 
 
 def veiled(plan: Plan, state: State) -> set[int]:
