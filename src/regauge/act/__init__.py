@@ -9,8 +9,24 @@ from __future__ import annotations
 from regauge.act.balance import balance
 from regauge.act.canonical import CanonicalReport, canonical
 from regauge.act.fold import fold
+from regauge.act.prune import Pruned, prune_redundant
 from regauge.act.recipe import Recipe, Step
 from regauge.act.rotate import rotate
+from regauge.act.strata import Stratum, strata
 from regauge.act.untie import Untied, untie
 
-__all__ = ["CanonicalReport", "Recipe", "Step", "Untied", "balance", "canonical", "fold", "rotate", "untie"]
+__all__ = [
+    "CanonicalReport",
+    "Pruned",
+    "Recipe",
+    "Step",
+    "Stratum",
+    "Untied",
+    "balance",
+    "canonical",
+    "fold",
+    "prune_redundant",
+    "rotate",
+    "strata",
+    "untie",
+]

@@ -21,6 +21,7 @@ import yaml
 from torch import Tensor
 
 from regauge.act.balance import balance
+from regauge.act.canonical import canonical
 from regauge.act.fold import fold
 from regauge.act.rotate import rotate
 from regauge.errors import InputError
@@ -189,4 +190,10 @@ def random(gauge: Gauge, state: Mapping[str, Tensor], seed: int = 0) -> Element:
 
 
 STRUCTURAL: dict[str, tuple[str, ...]] = {"untie": (), "prune-redundant": ("tolerance",)}
-CHOICES: dict[str, Choice] = {"fold": fold, "rotate": rotate, "balance": balance, "random": random}
+CHOICES: dict[str, Choice] = {
+    "fold": fold,
+    "rotate": rotate,
+    "balance": balance,
+    "canonical": canonical,
+    "random": random,
+}
