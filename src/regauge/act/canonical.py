@@ -17,10 +17,11 @@ from torch import Tensor
 from regauge.act.axes import COMPACT, turned
 from regauge.act.balance import Balance, solve
 from regauge.act.fold import fold_shifts, gain_solver
+from regauge.act.held import Held
 from regauge.act.orders import sorted_orders
 from regauge.act.signs import positive
 from regauge.act.sizes import one_sided
-from regauge.act.slices import no_signs
+from regauge.act.slices import no_signs, zeros
 from regauge.act.still import rest
 from regauge.errors import CheckError
 from regauge.solve.element import Element, Scale
@@ -83,7 +84,7 @@ def canonical(gauge: Gauge, state: Mapping[str, Tensor]) -> tuple[Element, Canon
     now = then(Element(plan, (scale,)))
     now = then(fold_shifts(plan, now))
     now = then(rest(plan, now))
-    step, found = _sized(plan, now, held.scales)
+    step, found = _sized(plan, now, held)
     now = then(step)
     notes += found
     rotation, gaps = turned(plan, now)
@@ -91,22 +92,23 @@ def canonical(gauge: Gauge, state: Mapping[str, Tensor]) -> tuple[Element, Canon
     notes += _unturned(plan, set(rotation.matrices))
     order, ties = sorted_orders(plan, now)
     now = then(Element(plan, (order,)))
-    flips, signs, open_ = positive(plan, now, held.signs)
-    then(Element(plan, (flips, signs)))
+    flips, signs, open_ = positive(held.reduced(plan), now)
+    then(Element(plan, (flips, Scale(tuple(zeros(plan)), tuple(held.with_signs(signs))))))
     notes += open_
     named = [(_frame_name(plan, r), g) for r, g in gaps.items()] + [(_set_name(plan, r), g) for r, g in ties.items()]
     return total, CanonicalReport(tuple(sorted(named, key=lambda x: x[1])), tuple(notes))
 
 
-def _sized(plan: Plan, state: State, held: frozenset[int]) -> tuple[Element, list[str]]:
+def _sized(plan: Plan, state: State, held: Held) -> tuple[Element, list[str]]:
     """Scales and general linear frames at the least norm; scales that only raise or only lower, at norm one."""
     total = Element(plan)
+    rest = held.reduced(plan)
     for _ in range(ROUNDS):
-        at = total.moved(state)
-        free, step = one_sided(plan, at, held)
+        free, step = one_sided(rest, total.moved(state))
         largest = max((float(f.abs().max()) for f in step if f.numel()), default=0.0)
-        total = Element(plan, (Scale(tuple(step), no_signs(plan)),)) @ total
-        found = solve(plan, total.moved(state), held=held | free)
+        total = Element(plan, (Scale(tuple(held.with_scales(step)), no_signs(plan)),)) @ total
+        found = solve(rest, total.moved(state), held=free)
+        found.scales = held.with_scales(found.scales)
         total = found.element(plan) @ total
         if not free or largest <= 1e-12:
             return total, _open(found)

@@ -7,13 +7,13 @@ sign make it exactly 1. What reads it (the next linear maps) or writes into it (
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from regauge.act.held import Held
 from regauge.act.select import bonds_named
 from regauge.graph.ir import Add, Along, Einsum, Param, Reshape, Value
 from regauge.solve.blocks import Block, Relation
@@ -24,15 +24,6 @@ from regauge.solve.plan import Plan
 from regauge.solve.sources import SCALAR, Source
 from regauge.solve.state import State
 from regauge.solve.translate import Shift
-
-
-@dataclass(frozen=True)
-class Held:
-    """Charges that fixed gains no longer leave free."""
-
-    scales: frozenset[int]
-    signs: frozenset[int]
-
 
 Key = tuple[int, tuple[int, ...]]  # (block, its leaves in rising order)
 
@@ -156,7 +147,7 @@ def absorbed(plan: Plan, s: Source) -> bool:
 
 
 def gain_solver(plan: Plan, state: State, only: Collection[str] | None = None) -> tuple[Scale, Held]:
-    """The scale that makes gains 1 where the charges allow; and the charges that would move these gains again."""
+    """The scale that makes gains 1 where the charges allow; and what keeps these gains fixed from then on."""
     logs = _Solver(plan, plan.charges.scales, 0)
     odds = _Solver(plan, plan.charges.signs, 2)
     for v in gains(plan):
@@ -244,8 +235,9 @@ class _Solver:
         self.solved[pivot] = (rest, value)
         return True
 
-    def held(self) -> frozenset[int]:
-        return frozenset(i for pivot, (rest, _) in self.solved.items() for i in (pivot, *rest))
+    def held(self) -> dict[int, dict[int, Fraction]]:
+        """How the charges that meet the equations must follow the others."""
+        return {pivot: dict(rest) for pivot, (rest, _) in self.solved.items()}
 
     def functions(self) -> list[Tensor]:
         """One function a charge; what no equation asks for is zero."""

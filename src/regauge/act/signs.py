@@ -14,7 +14,7 @@ from torch import Tensor
 from regauge.act.axes import COMPACT
 from regauge.act.rotate import fixing_ones
 from regauge.act.slices import Cell, beside_ones, frame_cells, spread, tilted
-from regauge.solve.element import Rotate, Scale
+from regauge.solve.element import Rotate
 from regauge.solve.matrices import Matrices
 from regauge.solve.plan import Plan
 from regauge.solve.state import State
@@ -33,9 +33,10 @@ class Bits:
     frame: int | None = None
 
 
-def positive(plan: Plan, state: State, held: frozenset[int] = frozenset()) -> tuple[Rotate, Scale, list[str]]:
-    """The signs that make the strongest entries positive, and what stayed open. Charges in `held` are not moved."""
-    families, arrays = _families(plan, state, held)
+def positive(plan: Plan, state: State) -> tuple[Rotate, list[Tensor], list[str]]:
+    """The signs that make the strongest entries positive, as functions of the charges and of the frames, and
+    what stayed open."""
+    families, arrays = _families(plan, state)
     values: dict[int, Tensor] = {}
     pending = set(range(len(families)))
     progress = True
@@ -68,11 +69,10 @@ def positive(plan: Plan, state: State, held: frozenset[int] = frozenset()) -> tu
                 matrices[s.root] = fixing_ones(torch.diag_embed(flip))
             else:
                 matrices[s.root] = torch.diag_embed(flip)
-    scales = tuple(torch.zeros(c.shape, dtype=torch.float64) for c in plan.charges.scales)
-    return Rotate(matrices), Scale(scales, tuple(signs)), open_
+    return Rotate(matrices), signs, open_
 
 
-def _families(plan: Plan, state: State, held_signs: frozenset[int]) -> tuple[list[Bits], dict[int, Tensor]]:
+def _families(plan: Plan, state: State) -> tuple[list[Bits], dict[int, Tensor]]:
     """All signs; and the blocks that they act on, on frames that fix the vector of ones in coordinates beside it."""
     frames: dict[int, list[tuple[int, Cell]]] = {}
     turned = beside_ones(plan, state)
@@ -94,7 +94,7 @@ def _families(plan: Plan, state: State, held_signs: frozenset[int]) -> tuple[lis
         inside = any(
             j != i and patterns[i] == patterns[j] and set(c.classes) < set(y.classes) for j, y in enumerate(charges)
         )
-        if not inside and i not in held_signs:
+        if patterns[i] and not inside:
             out.append(Bits(c.shape, tuple((b, leaves) for b, leaves, power in c.on if power % 2), charge=i))
     arrays = {}
     blocks = plan.frames.cells.blocks

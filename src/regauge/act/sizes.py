@@ -12,12 +12,12 @@ from regauge.solve.plan import Plan
 from regauge.solve.state import State
 
 
-def one_sided(plan: Plan, state: State, held: frozenset[int]) -> tuple[frozenset[int], list[Tensor]]:
+def one_sided(plan: Plan, state: State) -> tuple[frozenset[int], list[Tensor]]:
     """The charges that only raise or only lower, and the step of each that makes its slices' norms 1."""
     found: set[int] = set()
     steps = zeros(plan)
     for part in parts(plan, state, ()):
-        mine = [i for i in part.charges if i not in held and _one_sided(part, i)]
+        mine = [i for i in part.charges if _one_sided(part, i)]
         found |= set(mine)
         for i in sorted(mine, key=lambda i: -len(plan.charges.scales[i].shape)):
             if any(bool((steps[j] != 0).any()) for j in mine if _inside(plan, i, j)):
