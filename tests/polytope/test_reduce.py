@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+import regauge
 from regauge.errors import InputError
 from regauge.polytope import Maxout, Slopes, describe, extract, module, network, rational, read, reduce, settle, train
 
@@ -111,21 +113,32 @@ def test_gauge_equivalent_networks_reduce_to_one(kind, widths):
             assert np.allclose(a.weight, b.weight, atol=1e-10)
 
 
-def test_the_compiler_finds_the_group_that_reduce_fixes():
-    """regauge.infer on the module: one positive scale a unit, and sampled elements change nothing that reduce gives."""
-    regauge = pytest.importorskip("regauge")
-    if not hasattr(regauge, "infer"):
-        pytest.skip("regauge.infer is not part of this installation")
-    import torch
+GROUPS = {"relu": "R+ wr S{}", "leaky": "R+ wr S{}", "abs": "R* wr S{}", "maxout": "R+ wr S{}"}
 
-    net = network([np.random.default_rng(0).normal(size=(5, 3))], np.ones(5), "relu")
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("widths", [(5,), (4, 3)])
+def test_the_compiler_finds_the_group_that_reduce_fixes(kind, widths):
+    """regauge.infer on the module: one scale a unit, and no sampled element changes what reduce gives."""
+    pieces = 2 if kind == "maxout" else 1
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(pieces * m, n)) for n, m in zip((3, *widths), widths, strict=False)]
+    net = network(weights, rng.uniform(0.5, 1, widths[-1]), Maxout(2) if kind == "maxout" else kind)
     model = module(net)
     gauge = regauge.infer(model, (torch.randn(4, 3, dtype=torch.float64),))
-    assert gauge.dim == 5
+    found = [str(bond.group) for bond in gauge.bonds]
+    assert gauge.dim == sum(widths) and [g for g in found if "R" in g] == [GROUPS[kind].format(m) for m in widths]
+    if kind == "maxout":  # and the order of the pieces of every unit
+        assert [g for g in found if "R" not in g] == [f"S2 wr S{m}" for m in widths]
+    first = reduce(net)
     for seed in range(3):
         other = module(net)
-        other.load_state_dict(gauge.sample(seed).apply(model.state_dict()))
+        moved = gauge.sample(seed).apply(model.state_dict())
+        assert (moved["0.weight"] - model.state_dict()["0.weight"]).abs().max() > 0.1
+        other.load_state_dict(moved)
         again = read(other)
         assert same_function(net, again, 1e-9)
-        assert np.allclose(reduce(again).out, reduce(net).out, atol=1e-9)
-        assert np.allclose(reduce(again).layers[0].weight, reduce(net).layers[0].weight, atol=1e-9)
+        fixed = reduce(again)
+        assert np.allclose(fixed.out, first.out, atol=1e-9)
+        for a, b in zip(fixed.layers, first.layers, strict=True):
+            assert np.allclose(a.weight, b.weight, atol=1e-9)

@@ -15,7 +15,8 @@ from regauge.polytope.net import Array, Layer, Maxout, Network, Slopes
 
 
 def reduce(net: Network, *, dead: float = 1e-12, parallel: float = 1e-9) -> Network:
-    """The same function with fewer units, in a fixed gauge: |w| = 1, units in order, even units with a fixed sign.
+    """The same function with fewer units, in a fixed gauge: |w| = 1, units (and the pieces of maxout) in order, even
+    units with a fixed sign.
 
     dead: drop a unit whose size |w| |a| is below this share of the largest (0: only exact zeros).
     parallel: merge units whose directions differ by at most this.
@@ -72,10 +73,17 @@ def _reduce_maxout(layer: Layer, kind: Maxout, columns: Array, dead: float, para
     length = np.linalg.norm(groups, axis=1)
     alive = _alive(length * np.linalg.norm(columns, axis=0), dead)
     groups, columns = groups[alive] / length[alive, None], columns[:, alive] * length[alive]
+    groups = np.array([_sorted(rows).reshape(-1) for rows in groups.reshape(len(groups), kind.pieces, -1)])
+    groups = groups.reshape(-1, layer.weight.shape[1] * kind.pieces)
     label = _together(groups, parallel)
     first = np.unique(label, return_index=True)[1]
     merged = _gathered(columns, label)
     return Layer(groups[first].reshape(len(first) * kind.pieces, layer.weight.shape[1]), kind), merged
+
+
+def _sorted(rows: Array) -> Array:
+    """The pieces of one unit, whose order means nothing, in a fixed one."""
+    return rows[np.lexsort(np.round(rows, 6).T[::-1] + 0.0)]
 
 
 def _reduce_slopes(
