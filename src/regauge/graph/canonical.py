@@ -364,21 +364,26 @@ def probe(root: Value, order: list[Value], shape: tuple[int, ...]) -> tuple[int,
         through(torch.movedim(vector.expand(*shape[:axis], *shape[axis + 1 :], n), -1, axis)), axis, -1
     )
     uniform = [a for a in range(same.ndim - 1) if bool((same == same.narrow(a, 0, 1)).all())]
-    # along axes that the matrices do not depend on, as it seems (the last line decides), many basis vectors go at once
+    rest = [a for a in range(same.ndim - 1) if a not in uniform]
     room = prod(same.shape[a] for a in uniform)
+
+    def columns(x: Tensor) -> Tensor:
+        """The vectors along the axis as columns, side by side over the axes that the matrices do not depend on."""
+        x = torch.movedim(x, axis, -1).permute(*rest, same.ndim - 1, *uniform)
+        return x.reshape(*(same.shape[a] for a in rest), n, room)
+
     carried = []
-    for first in range(0, n, room):
+    for first in range(0, n, room):  # as many basis vectors at once as there is room
         basis = torch.eye(n, dtype=torch.float64)[first : first + room]
         rows = torch.cat([basis, basis.new_zeros(room - len(basis), n)]).reshape(*(same.shape[a] for a in uniform), n)
-        for a in range(same.ndim - 1):
-            rows = rows if a in uniform else rows.unsqueeze(a)
-        image = torch.movedim(through(torch.movedim(rows.expand(same.shape), -1, axis)), axis, -1)
-        last = [a for a in range(same.ndim - 1) if a not in uniform]
-        flat = image.permute(*last, same.ndim - 1, *uniform).reshape(*(same.shape[a] for a in last), n, room)
-        carried.append(flat[..., : len(basis)])
-    matrix = torch.cat(carried, -1).reshape(*(1 if a in uniform else m for a, m in enumerate(same.shape[:-1])), n, n)
+        for a in rest:
+            rows = rows.unsqueeze(a)
+        image = columns(through(torch.movedim(rows.expand(same.shape), -1, axis)))
+        carried.append(image[..., : len(basis)])
+    matrix = torch.cat(carried, -1)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    y = torch.movedim((matrix @ torch.movedim(x, axis, -1).unsqueeze(-1)).squeeze(-1), -1, axis)
-    if (y - through(x)).abs().max() > 1e-9 * (1.0 + y.abs().max()):
-        return None
+    y = columns(through(x))
+    if (matrix @ columns(x) - y).abs().max() > 1e-9 * (1.0 + y.abs().max()):
+        return None  # not linear, or other along some place
+    matrix = matrix.reshape(*(1 if a in uniform else m for a, m in enumerate(same.shape[:-1])), n, n)
     return axis, matrix
