@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+(?: slow)?)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CHANGING = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+| ?s\b| GiB)")  # errors, times, memory
 
 
@@ -26,8 +27,23 @@ def ids(page: Path) -> str:
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks of a page, in order, in one namespace; a block may show what it prints in a comment `# -> ...`."""
     monkeypatch.chdir(tmp_path)
+    run_blocks(page, "python")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python slow")], ids=ids)
+def test_slow_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that are fenced as `python slow`: they work on the packaged models."""
+    if not (Path(sys.prefix) / "models").exists():
+        pytest.skip("`make setup` links the packaged models")
+    monkeypatch.chdir(tmp_path)
+    Path(".venv").symlink_to(sys.prefix, target_is_directory=True)
+    run_blocks(page, "python slow")
+
+
+def run_blocks(page: Path, language: str) -> None:
     namespace: dict[str, object] = {"__name__": "docs"}
-    for number, body in enumerate(blocks(page, "python"), 1):
+    for number, body in enumerate(blocks(page, language), 1):
         code = compile(body, f"{page.name}, block {number}", "exec")
         exec(code, namespace)
         for expression, shown in re.findall(r"^(?!#)(\S.*?)  # -> (.*)$", body, re.MULTILINE):

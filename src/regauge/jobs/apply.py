@@ -65,19 +65,20 @@ def apply(
         raise InputError(
             "prune-redundant changes the shapes of tensors, which files of this model cannot: leave it out"
         )
+    gguf = gguf_in(source) if source.is_dir() or source.suffix == ".gguf" else None
+    made_from = {gguf[1]: files.sha256(gguf[0] / gguf[1])} if gguf else {}
     settings = Settings(
         recipe.plain(), recipe.unties, observe, unknown, compute,
-        parse_size(shard_size) if isinstance(shard_size, str) else shard_size, keep_unused, digests(recipe),
+        parse_size(shard_size) if isinstance(shard_size, str) else shard_size, keep_unused, digests(recipe), made_from,
     )  # fmt: skip
-    with plain_weights(source, target, tell or (lambda _: None)) as readable:
+    with plain_weights(source, gguf, target, tell or (lambda _: None)) as readable:
         return carry_out(readable, target, settings, recipe.element, verify=verify, force=force, rank=rank, world=world,
                          engine=engine, workers=workers, progress=progress, tell=tell)  # fmt: skip
 
 
 @contextmanager
-def plain_weights(source: Path, target: Path, say: Tell) -> Iterator[Path]:
+def plain_weights(source: Path, found: tuple[Path, str] | None, target: Path, say: Tell) -> Iterator[Path]:
     """The directory to read: `source`, or for a GGUF file its tensors written out beside the target meanwhile."""
-    found = gguf_in(source) if source.is_dir() or source.suffix == ".gguf" else None
     if found is None:
         yield source
         return

@@ -142,7 +142,7 @@ def described(job: Job, made: dict[str, str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "identity": data["identity"],
-        "input": {"name": job.source.name, "files": {p.name: files.sha256(p) for p in input_files(job.source)}},
+        "input": {"name": job.source.name, "files": data["settings"]["dequantised"] or hashes(job.source)},
         "output": {"files": made},
         "recipe": data["settings"]["recipe"],
         "settings": {k: v for k, v in data["settings"].items() if k != "recipe"},
@@ -157,8 +157,9 @@ def described(job: Job, made: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def input_files(source: Path) -> list[Path]:
-    return [source / "config.json", *safetensors_files(source)]
+def hashes(source: Path) -> dict[str, str]:
+    """sha256 of what was read."""
+    return {p.name: files.sha256(p) for p in (source / "config.json", *safetensors_files(source))}
 
 
 def require_target(target: Path, force: bool) -> None:

@@ -50,7 +50,8 @@ Choose = Callable[[Gauge, Mapping[str, torch.Tensor]], Element]
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides the bytes of the result, as plain data. recipe: `act.Recipe.plain()`; undo: the digest of
-    the element file that is taken back. tensors: digests of the matrices that the recipe names."""
+    the element file that is taken back. tensors: digests of the matrices that the recipe names.
+    dequantised: the file that the input was made from, with its sha256."""
 
     recipe: Any
     untie: bool = False
@@ -60,6 +61,7 @@ class Settings:
     shard_size: int = 5 * 10**9
     keep_unused: bool = False
     tensors: Mapping[str, str] = field(default_factory=dict)
+    dequantised: Mapping[str, str] = field(default_factory=dict)
     undo: str | None = None
 
 
