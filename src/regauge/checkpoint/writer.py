@@ -80,7 +80,6 @@ def write_safetensors(
                     if progress is not None:
                         progress(len(data))
                     del item, data
-                os.fsync(stream.fileno())
         except BaseException as error:
             failed.append(error)
             while queue.get() is not None:

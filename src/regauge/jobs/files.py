@@ -32,8 +32,6 @@ def write_text(path: Path, text: str) -> None:
     try:
         with beside.open("w", encoding="utf-8") as stream:
             stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
     except OSError as error:
         raise explained(path, error) from None
     beside.replace(path)
@@ -62,8 +60,10 @@ def locked(path: Path) -> Iterator[None]:
 
 def put_in_place(made: Path, target: Path, force: bool) -> None:
     """Rename a whole directory to its final name in one step. With `force` what stands there is exchanged and removed."""
+    for path in made.rglob("*"):
+        _sync(path)  # a name that outlives a loss of power must have its bytes
+    _sync(made)
     if not target.exists():
-        _sync(made)
         made.rename(target)
         _sync(target.parent)
         return

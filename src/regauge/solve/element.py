@@ -6,7 +6,7 @@ move is stored in the shape of its group; composing joins the sequences, the inv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from regauge.solve.blocks import Block
 from regauge.solve.frames import Link
 from regauge.solve.matrices import Matrices, dual, inverse, multiply
 from regauge.solve.plan import Plan
-from regauge.solve.state import Image, Moved, Read, State, gather
+from regauge.solve.state import SMALL, Image, Moved, Read, State, gather
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class _Turns:
 
     def _dual(self, root: int) -> Matrices:
         if root not in self.duals:
-            self.duals[root] = dual(self.matrices[root])
+            orthogonal = self.state.plan.sources[root].kind in ("O", "O1", "SO2")
+            self.duals[root] = self.matrices[root] if orthogonal else dual(self.matrices[root])
         return self.duals[root]
 
     def _turn(self, array: Tensor, c: int, root: int, sign: int) -> Tensor:
@@ -114,10 +115,11 @@ class Scale:
     def inverse(self) -> Scale:
         return Scale(tuple(-s for s in self.scales), self.signs)
 
-    def factors(self, plan: Plan) -> dict[int, Tensor]:
-        """What each parameter block is multiplied by, of size 1 along leaves where it does not vary."""
-        logs: dict[int, Tensor] = {}
-        odd: dict[int, Tensor] = {}
+    def factors(self, plan: Plan) -> dict[int, tuple[Tensor, ...]]:
+        """What each parameter block is multiplied by, one factor for each set of leaves that charges depend on: the product
+        spelled out would be as large as the parameter."""
+        logs: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        odd: dict[tuple[int, tuple[int, ...]], Tensor] = {}
         for functions, charges, into in (
             (self.scales, plan.charges.scales, logs),
             (self.signs, plan.charges.signs, odd),
@@ -125,14 +127,15 @@ class Scale:
             for f, charge in zip(functions, charges, strict=True):
                 for block_id, leaves, coefficient in charge.on:
                     term = self._spread(plan, block_id, leaves, f) * float(coefficient)
-                    into[block_id] = into[block_id] + term if block_id in into else term
-        out = {}
-        for block_id in sorted(logs.keys() | odd.keys()):
-            factor = torch.exp(logs[block_id]) if block_id in logs else torch.ones((), dtype=torch.float64)
-            if block_id in odd:
-                factor = factor * (1 - 2 * torch.remainder(odd[block_id], 2))
+                    key = (block_id, tuple(sorted(leaves)))
+                    into[key] = into[key] + term if key in into else term
+        out: dict[int, tuple[Tensor, ...]] = {}
+        for key in sorted(logs.keys() | odd.keys()):
+            factor = torch.exp(logs[key]) if key in logs else torch.ones((), dtype=torch.float64)
+            if key in odd:
+                factor = factor * (1 - 2 * torch.remainder(odd[key], 2))
             if not bool((factor == 1).all()):
-                out[block_id] = factor
+                out[key[0]] = (*out.get(key[0], ()), factor)
         return out
 
     def on(self, before: State) -> Image:
@@ -190,12 +193,21 @@ class Move(Protocol):
     def on(self, before: State) -> Image: ...
 
 
-def scaled(array: Tensor, factor: Tensor) -> Tensor:
-    """array * factor. Where every entry has a factor of its own, a product that misses 1 or -1 by rounding is exactly that:
-    a gain that is scaled away leaves no trace in lower precision."""
-    out = array * factor.to(array)
-    if factor.numel() == array.numel():
-        out = torch.where((out.abs() - 1).abs() <= 8 * torch.finfo(out.dtype).eps, torch.sign(out), out)
+def scaled(array: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """The array times all factors. Where every entry has a factor of its own, a product that misses 1 or -1 by rounding is
+    exactly that: a gain that is scaled away leaves no trace in lower precision."""
+    small = array.numel() <= SMALL
+    if small:  # the product of the factors is rounded once
+        whole = factors[0]
+        for f in factors[1:]:
+            whole = whole * f
+        out = array * whole.to(array)
+        if whole.numel() == array.numel():
+            out = torch.where((out.abs() - 1).abs() <= 8 * torch.finfo(out.dtype).eps, torch.sign(out), out)
+        return out
+    out = array * factors[0].to(array)
+    for f in factors[1:]:
+        out.mul_(f.to(array))
     return out
 
 

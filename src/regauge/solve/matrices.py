@@ -113,6 +113,14 @@ def dense(m: Matrices) -> Tensor:
 
 def multiply(array: Tensor, matrices: Matrices, axis: int, places: list[int]) -> Tensor:
     """matrices[place] @ array along an axis, one matrix for each index of the places."""
+    if not isinstance(matrices, Product) and (not places or [*places, axis] == list(range(len(places) + 1))):
+        # the array as it lies in memory: what stands before the axis, and behind it, are batches and columns
+        lead = array.shape[: len(places)] if places else (prod(array.shape[:axis]),)
+        columns = array.reshape(*lead, array.shape[axis], prod(array.shape[axis + 1 :]))
+        m = matrices.to(array)
+        if not places and columns.shape[-1] == 1:
+            return (columns.squeeze(-1) @ m.mT).reshape(array.shape)
+        return (m @ columns).reshape(array.shape)
     rest = [a for a in range(array.ndim) if a != axis and a not in places]
     order = [*places, *rest, axis]
     moved = array.permute(order)
