@@ -22,10 +22,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One cloud of points (n, 2) with a title."""
+    """One cloud of points (n, 2) with a title; groups (n,): a colour for each, counted from 0."""
 
     title: str
     points: Tensor
+    groups: Tensor | None = None
 
 
 def _page(width: float, height: float, body: Sequence[str]) -> str:
@@ -46,14 +47,17 @@ def scatter_svg(rows: Sequence[Sequence[Panel]], limit: float, side: float = 190
             body.append(f'<text x="{left:g}" y="{top + 14:g}">{escape(panel.title)}</text>')
             box = f'x="{left:g}" y="{top + head:g}" width="{side:g}" height="{side:g}"'
             body.append(f'<rect {box} fill="none" stroke="#bbbbbb"/>')
-            inside = panel.points[(panel.points.abs() < limit).all(-1)]
-            dots = "".join(
-                f"M{left + (x / limit + 1) * side / 2:.1f},{top + head + (1 - y / limit) * side / 2:.1f}h0"
-                for x, y in inside.tolist()
-            )
-            body.append(
-                f'<path d="{dots}" stroke="{_COLOURS[0]}" stroke-width="1.5" stroke-linecap="round" opacity="0.55"/>'
-            )
+            inside = (panel.points.abs() < limit).all(-1)
+            groups = (0 * inside).long() if panel.groups is None else panel.groups
+            for group in groups[inside].unique().tolist():
+                dots = "".join(
+                    f"M{left + (x / limit + 1) * side / 2:.1f},{top + head + (1 - y / limit) * side / 2:.1f}h0"
+                    for x, y in panel.points[inside & (groups == group)].tolist()
+                )
+                body.append(
+                    f'<path d="{dots}" stroke="{_COLOURS[group % len(_COLOURS)]}" stroke-width="1.8" '
+                    'stroke-linecap="round" opacity="0.6"/>'
+                )
     width = gap + max(len(row) for row in rows) * (side + gap)
     return _page(width, gap + len(rows) * (side + head + gap), body)
 
