@@ -5,6 +5,7 @@ import torch
 
 import regauge
 from regauge import flow
+from regauge.flow.attention import Head
 from regauge.flow.lattice import EulerField
 
 
@@ -19,6 +20,23 @@ class Tanh(torch.nn.Module):
 
     def forward(self, t, x):
         return self.out(torch.tanh(self.into(x)))
+
+
+class Attention(torch.nn.Module):
+    """One head on sequences of states (batch, n, dm)."""
+
+    def __init__(self, scores):
+        super().__init__()
+        rng = torch.Generator().manual_seed(6)
+        for name, shape in {"query": (4, 3), "key": (4, 3), "value": (4, 2), "output": (2, 4)}.items():
+            setattr(self, name, torch.nn.Parameter(torch.randn(*shape, generator=rng, dtype=torch.float64)))
+        self.scores = scores
+
+    def forward(self, x):
+        keys = (x @ self.key).transpose(-1, -2)
+        product = (x @ self.query) @ keys
+        weights = torch.softmax(product, -1) if self.scores == "softmax" else torch.relu(product)
+        return weights @ (x @ self.value) @ self.output
 
 
 def linear_ode(pieces=4, dim=3):
@@ -57,3 +75,32 @@ def test_dimension_by_rank(name):
 def test_dimension_by_inference(name):
     make, expected = CASES[name]
     assert regauge.infer(make().double(), (X[:5],)).dim == expected
+
+
+SEQUENCES = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("scores", "expected"), [("softmax", 9 + 4), ("relu", 9 + 4 + 1)])
+def test_attention_is_two_lines_and_a_scale(scores, expected):
+    # GL(dk) on queries and keys, GL(dv) on values and output; ReLU scores let one scale pass from scores to values
+    model = Attention(scores)
+    gauge = regauge.infer(model, (SEQUENCES,))
+    assert gauge.dim == expected
+    state = gauge.sample(2).apply(model.state_dict())
+    head, moved = (
+        Head(*(s[k] for k in ("query", "key", "value", "output")), scores) for s in (model.state_dict(), state)
+    )
+    assert torch.allclose(moved(SEQUENCES[0]), head(SEQUENCES[0]), atol=1e-10)
+    # the element is the lift's: A from queries and keys, B from values and output, and what is left is the scale
+    inner = torch.linalg.lstsq(head.query, moved.query).solution
+    outer = torch.linalg.lstsq(head.value, moved.value).solution
+    product = (moved.query @ moved.key.T) / (head.query @ head.key.T)
+    scale = float(product[0, 0])
+    assert torch.allclose(product, torch.full_like(product, scale), rtol=1e-8) and scale > 0
+    assert (scores == "relu") or scale == pytest.approx(1.0)
+    by_hand = (
+        head.transformed(inner / scale, outer * scale, scale) if scores == "relu" else head.transformed(inner, outer)
+    )
+    for ours, theirs in ((by_hand.query, moved.query), (by_hand.key, moved.key), (by_hand.value, moved.value)):
+        assert torch.allclose(ours, theirs, atol=1e-8)
+    assert torch.allclose(by_hand.output, moved.output, atol=1e-8)

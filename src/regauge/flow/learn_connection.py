@@ -48,9 +48,10 @@ def learn_connection(
             "be (trajectories, times, d) with at least two times"
         )
     dim = positions.shape[-1]
-    torch.manual_seed(seed)
     flat = positions.reshape(-1, dim)
-    model = NeuralConnection(dim, hidden, flat.mean(0), flat.std(0).clamp_min(1e-3)).double()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NeuralConnection(dim, hidden, flat.mean(0), flat.std(0).clamp_min(1e-3)).double()
     field = GeodesicField(model)
     here = torch.cat([positions[:, :-1], velocities[:, :-1]], -1).reshape(-1, 2 * dim)
     there = torch.cat([positions[:, 1:], velocities[:, 1:]], -1).reshape(-1, 2 * dim)
