@@ -157,7 +157,7 @@ def table() -> str:
                 def span(label: str, group: list = group) -> str:
                     values = sorted(r["results"][label]["saving"] for r in group)
                     middle = math.exp(sum(map(math.log, values)) / len(values))
-                    return f"{middle:.2f} ({values[0]:.2f}-{values[-1]:.2f})"
+                    return f"{middle:.2f} ({values[0]:.2f}-{values[-1]:.2f})" if len(values) > 1 else f"{middle:.2f}"
 
                 errors = " | ".join(f"{mean(k, 'rmse'):.4f}" for k in ("original", "cosine", "stateless", "tuned"))
                 savings = f"{span('stateless')} | {span('tuned')}"
