@@ -142,6 +142,9 @@ class Shuffled(Mapping[str, Tensor]):
         g = torch.Generator().manual_seed(7919 + self.seeds[name])
         return x.flatten()[torch.randperm(x.numel(), generator=g)].reshape(x.shape)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.state
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.state)
 

@@ -58,6 +58,9 @@ class Images(Mapping[str, Tensor]):
         moved = self.moved.result(name)
         return self.start.stored(name) if moved is None else moved
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.start.params
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.start.params)
 

@@ -84,6 +84,9 @@ class Dithered(Mapping[str, Tensor]):
         wide = x.detach().double()
         return wide + (torch.rand(x.shape, generator=g, dtype=torch.float64) - 0.5) * spacing(wide, x.dtype)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.state
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.state)
 

@@ -132,6 +132,8 @@ def add_applications() -> None:
         ("apply", "apply"),
         ("apply", "undo"),
         ("diff", "diff"),
+        ("fingerprint", "fingerprint"),
+        ("fingerprint", "match"),
         ("polytope", "polytope"),
         ("paths", "paths"),
     ):

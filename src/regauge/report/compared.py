@@ -57,3 +57,25 @@ def bonds(found: list[dict[str, Any]]) -> RenderableType:
         table.add_row(b["name"], b["group"], f"{b['delta']:.1e}", str(b["rank"]), str(b["size"]))
     rest = len(found) - MANY
     return Group(table, Text(f"and {rest} bonds with smaller differences")) if rest > 0 else table
+
+
+def sketched(result: dict[str, Any]) -> RenderableType:
+    """Where the sketch is, and what it is of."""
+    return Group(
+        Text(result["spec"], style="bold", overflow="fold"),
+        Text(f"{result['class']}: {result['file']}, {result['bytes']:,} bytes"),
+        effort(result),
+    )
+
+
+def matched(result: dict[str, Any]) -> RenderableType:
+    """Pairs of sketches, the most similar first."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("sketch", "sketch "):
+        table.add_column(name, overflow="fold")
+    table.add_column("similarity", justify="right")
+    table.add_column("")
+    for p in result["pairs"]:
+        known = p["verdict"] != "not comparable"
+        table.add_row(p["a"], p["b"], f"{p['similarity']:.4f}" if known else "--", p["verdict"])
+    return Group(table, Text("near: one function, or trained on for a little; `regauge diff` tells which"))

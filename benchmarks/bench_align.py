@@ -1,0 +1,89 @@
+"""`fingerprint` against a plain read of the same files, and `diff`'s alignment against the same read: ratios of one run.
+
+    python benchmarks/bench_align.py [MODEL]
+
+MODEL: a directory with safetensors. Without one, a model with the shapes of a small language model (135 million
+parameters, untied) is made in a temporary directory, in bfloat16.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from regauge.align.sketch import sketch
+from regauge.jobs.diff import side
+from regauge.jobs.fingerprint import make, prepared
+
+REPEATS = 3
+
+
+def made(folder: Path) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=False,
+        max_position_embeddings=2048,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def plain_read(folder: Path) -> int:
+    """Every byte of the weights, into memory once."""
+    total = 0
+    buffer = bytearray(1 << 24)
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb", buffering=0) as stream:
+            while n := stream.readinto(buffer):
+                total += n
+    return total
+
+
+def read_tensors(state: object) -> None:
+    """Every tensor of the state, one after the other."""
+    for name in state:  # type: ignore[attr-defined]
+        state[name]  # type: ignore[index]
+
+
+def timed(f: object) -> float:
+    best = float("inf")
+    for _ in range(REPEATS):
+        start = perf_counter()
+        f()  # type: ignore[operator]
+        best = min(best, perf_counter() - start)
+    return best
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else made(Path(scratch))
+        size = plain_read(folder)
+        found = side(str(folder))
+        start = perf_counter()
+        gauge, sample = prepared(found)
+        infer = perf_counter() - start
+        name = make(sample)
+        read = timed(lambda: plain_read(folder))
+        tensors = timed(lambda: read_tensors(found.state))
+        sketched = timed(lambda: sketch(gauge, found.state, name))
+        print(f"weights                          {size / 1e6:8.0f} MB")
+        print(f"plain read (page cache)          {read:8.2f} s")
+        print(f"every tensor read                {tensors:8.2f} s   {tensors / read:5.1f} x the plain read")
+        print(f"sketch                           {sketched:8.2f} s   {sketched / read:5.1f} x the plain read")
+        print(f"tracing and inferring, once      {infer:8.2f} s")
+
+
+if __name__ == "__main__":
+    main()
