@@ -57,7 +57,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("text", [SINGLE, "(x**2-1)**2", "x**4/4 - x**2/2 + x/3"])
+@pytest.mark.parametrize("text", [SINGLE, pytest.param("(x**2-1)**2", marks=pytest.mark.slow), "x**4/4 - x**2/2 + x/3"])
 def test_within_errors_of_the_exact_lattice_value(run, text):
     target = target_of(text)
     assert worst_pull(target, RUNS[run](target, np.random.default_rng(11))) < 3.5  # the largest of 4, correlated
@@ -132,15 +132,15 @@ def test_standard_errors_of_weighted_samples_by_repetition():
 
 
 def test_every_line_of_the_table_has_an_honest_error():
-    """Energy, free energy, <x>, <x^2> and gap, by 150 repetitions: pulls of spread 1 about 0."""
+    """Energy, free energy, <x>, <x^2> and gap, by 120 repetitions: pulls of spread 1 about 0."""
     target = target_of("x**4/4 - x**2/2 + x/3", beta=4.0, sites=12)
     exact, prior = lattice_exact(target.lattice, target.v), GaussianPrior(target.map)
     pulls = []
-    for seed in range(150):
-        sample = reweight(target.lattice, target.v, prior, 1500, np.random.default_rng(seed))
+    for seed in range(120):
+        sample = reweight(target.lattice, target.v, prior, 1000, np.random.default_rng(seed))
         pulls.append([row.pull for row in table(target.lattice, target.v, sample, exact)])
     spread, mean = np.std(pulls, axis=0), np.mean(pulls, axis=0)
-    assert len(spread) == 5 and (spread > 0.82).all() and (spread < 1.2).all()
+    assert len(spread) == 5 and (spread > 0.8).all() and (spread < 1.25).all()
     assert (np.abs(mean) < 0.35).all()  # the gap is a ratio, so of order 1/n biased
 
 
@@ -180,6 +180,17 @@ def test_instanton_prior_on_double_wells(text):
     assert sample.efficiency > 0.5 and sample.tail < 0.7
     assert max(abs(row.pull) for row in table(lattice, v, sample, exact)) < 3.5
     assert abs(sample.log_z[0] - exact.log_z) < 4 * sample.log_z[1]
+
+
+@pytest.mark.slow
+def test_errors_with_the_instanton_prior_by_repetition():
+    v, lattice = potential(DOUBLE), path_lattice(10.0, 64)
+    exact, prior = lattice_exact(lattice, v), fit_instantons(lattice, v, np.random.default_rng(7))
+    pulls = []
+    for seed in range(60):
+        sample = reweight(lattice, v, defended(prior), 1500, np.random.default_rng(seed))
+        pulls.append([row.pull for row in table(lattice, v, sample, exact)])
+    assert (np.std(pulls, axis=0) > 0.7).all() and (np.std(pulls, axis=0) < 1.35).all()
 
 
 def small_instantons():

@@ -119,7 +119,10 @@ def test_minima_of_relu(dim, units):
     assert len(seen) == 1 if len(RECTIFIED[dim, units]) == 1 else 0.0148508 in seen
 
 
-@pytest.mark.parametrize(("units", "regular"), [(3, True), (4, False), (5, True), (6, True), (7, True), (8, False)])
+@pytest.mark.parametrize(
+    ("units", "regular"),
+    [(3, True), (4, False), (5, True), (6, True), *(pytest.param(n, n == 7, marks=pytest.mark.slow) for n in (7, 8))],
+)
 def test_relu_reaches_the_regular_polygon_unless_a_power_of_two(units, regular):
     best = min(train(2, units, "relu", seed=seed).rms for seed in range(40))
     assert (abs(best - polygon_rms(2 * units)) < 1e-9) == regular
@@ -165,12 +168,14 @@ def test_same_seed_same_answer():
     assert np.array_equal(a.network.layers[0].weight, b.network.layers[0].weight)
 
 
+@pytest.mark.slow
 def test_two_layers_of_absolute_values_double_the_mirrors():
     """(2, 2) units reach the octagon, as four units of one layer do."""
     best = min(train_deep(2, (2, 2), "abs", seed=seed, steps=600, points=200).rms for seed in range(4))
     assert best == pytest.approx(polygon_rms(8), abs=2e-4)
 
 
+@pytest.mark.slow
 def test_deeper_nets_are_rounder_than_one_layer_of_as_many_regions():
     found = train_deep(3, (6, 6), "relu", seed=1, steps=500)
     body = extract(found.network, tolerance=1e-7)
