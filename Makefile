@@ -6,6 +6,7 @@
 #   make demo       inspect and verify two real models
 #   make bench      ratios, measured in one run
 #   make demo-flow  a flow model in fewer evaluations   make survey   every architecture that transformers registers
+#   make fuzz       5000 random networks: is any answer wrong?
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,12 +14,13 @@ BIN := $(VENV)/bin
 LOCKS := requirements.lock requirements-models.lock pyproject.toml
 STAMP := $(VENV)/installed-$(shell cat $(LOCKS) | cksum | tr ' ' '-')
 WORKERS ?= 2
+DRAWS ?= 5000
 BENCHES ?= $(wildcard benchmarks/bench_*.py benchmarks/flow.py benchmarks/pathsum.py)
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 RUN := $(OFFLINE) $(BIN)/
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -q
 
-.PHONY: setup test test-all lint types layers format demo demo-flow bench survey clean
+.PHONY: setup test test-all lint types layers format demo demo-flow bench survey fuzz clean
 
 setup: $(STAMP)
 
@@ -66,6 +68,10 @@ demo-flow: setup
 
 survey: setup
 	$(RUN)python benchmarks/survey.py
+
+# DRAWS networks by number; what .fuzz.jsonl holds already is not run again, so it can be stopped and resumed
+fuzz: setup
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --draws $(DRAWS) --record .fuzz.jsonl
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

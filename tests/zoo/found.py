@@ -29,3 +29,63 @@ add(
     lambda: dense(Centred(), 9),
     why="GL(5) beside ones; the mean that each writer adds; the row shift of each reader. Scaling the mean is in these",
 )
+
+
+class Reads(nn.Module):
+    """A linear layer of which only a function `f` of the result is returned."""
+
+    def __init__(self, f, n: int, d: int) -> None:
+        super().__init__()
+        self.enter, self.f = nn.Linear(n, d, bias=False), f
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(self.enter(x))
+
+
+def reads(f, n: int = 4, d: int = 3):
+    return lambda: dense(Reads(f, n, d), n)
+
+
+add(
+    "centred-strided",
+    6,
+    reads(lambda x: nn.functional.layer_norm(x, x.shape[-1:])[..., ::2], 6),
+    why="the mean for each input; blocks with one entry along the centred axis were taken for unseen as a whole",
+)
+add("mean-alone", 4 * 2, reads(lambda x: x.mean(-1, keepdim=True)), why="Aff(2) for each input, on a vector only")
+add("rows-alone", 2 * 4, reads(lambda x: x[..., 2:]), why="two rows that nobody reads, and no SL(2) beside them")
+
+
+class ColumnAgainstItself(nn.Module):
+    """One column of a table, against constants; the other columns are unseen and have no scales beside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(7, 3))
+        self.register_buffer("factors", torch.tensor([1.3, 0.7]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x @ self.table)[..., 1:2] * self.factors
+        return y / (y * y + 1)
+
+
+add("columns-unseen", 2 * 7, lambda: dense(ColumnAgainstItself(), 7))
+
+
+class ThroughOne(nn.Module):
+    """A bond of six between maps from and to one entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.wide, self.leave = nn.Linear(4, 1), nn.Linear(1, 6, bias=False), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.wide(torch.tanh(self.one(x))))
+
+
+add(
+    "through-one",
+    6 + 24 - 4,
+    lambda: dense(ThroughOne(), 4),
+    why="u v^T with u a vector: all but the product of 4 entries",
+)

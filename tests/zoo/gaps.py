@@ -24,6 +24,8 @@ GAPS: dict[str, int] = {
     "sum-features-linear": 3,
     "sum-features-only": 12,
     "outer-square": 21,
+    # a mean along an axis that is cut into single entries
+    "centred-strided": 6,
     # translations
     "final-layernorm-bare-reader": 6,
 }

@@ -148,7 +148,8 @@ def _back(
                     return ALL
                 if entire(r, t):
                     return Tolerance(along=_smallest({*result.along, touched}))
-                return Tolerance(along=result.along, joint=frozenset({touched}))
+                # a block with one entry along the axis has no leaf there by which "equal in all blocks" could be followed
+                return Tolerance(along=result.along, joint=frozenset({touched} if touched else ()))
             return result
     return Tolerance()
 

@@ -26,11 +26,25 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     tolerance = tolerances(cut, relations)
     known = known_relations(cut, relations)
     hidden = unseen(cut, tolerance)
+    lost = {u.block.id for u in hidden if u.tolerance.everything}
+    charge = replace(charge, scales=tuple(c for c in charge.scales if not {b for b, _, _ in c.on} <= lost))
     full, level, overlap = (
         shifts(cut, relations, tolerance, known, hidden, mode) for mode in ("full", "level", "overlap")
     )
     found = plan(graph, cut, index, frame, charge, aliases)
+    found = replace(found, sources=_seen(found, lost))
     return replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden)
+
+
+def _seen(plan: Plan, lost: set[int]) -> dict[int, Source]:
+    """Frames that move something beside blocks that no reader sees: all that moves there is counted with these."""
+    cells = plan.frames.cells
+    held: dict[int, set[int]] = {}
+    for v in plan.parameters():
+        for b in plan.blocks.of[v.id]:
+            for k in range(len(b.leaves)):
+                held.setdefault(plan.component(plan.frames.root[cells.cell(b, k)]), set()).add(b.id)
+    return {root: s for root, s in plan.sources.items() if not held.get(plan.component(root), set()) <= lost}
 
 
 def unread(plan: Plan) -> dict[str, int]:

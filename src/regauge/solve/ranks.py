@@ -25,8 +25,12 @@ class Shortfall:
     dim: int
 
 
+FIXES_ONES, FIXES_SUM = ("GLv", "GLvc", "O1"), ("GLc", "GLvc")
+
+
 @dataclass
 class _Width:
+    kind: str
     n: int
     copies: int
     span: int
@@ -36,7 +40,7 @@ class _Width:
 def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
     """Corrections to the dimension, one for each bond (negative) and each map (positive) that falls short."""
     cells = plan.frames.cells
-    widths = {s.root: _Width(s.n, s.copies, s.n, s.n) for s in plan.sources.values() if s.kind == "GL"}
+    widths = {s.root: _Width(s.kind, s.n, s.copies, s.n, s.n) for s in plan.sources.values() if s.kind != "SO2"}
     if not widths:
         return ()
     role = sides(plan)
@@ -44,24 +48,28 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
     maps: list[tuple[Block, tuple[int, ...], tuple[int, ...]]] = []
     unclear: set[int] = set()
 
+    def rooted(b: Block, k: int) -> tuple[int, bool]:
+        """The frame that moves a leaf, through gains, and whether it does so as its dual."""
+        c = cells.cell(b, k)
+        dual = plan.frames.sign[c]
+        while plan.frames.root[c] in plan.frames.derived:
+            d = plan.frames.derived[plan.frames.root[c]]
+            c, dual = d.other, dual ^ plan.frames.sign[d.cell] ^ plan.frames.sign[d.other]
+        return plan.frames.root[c], bool(dual)
+
     def root(b: Block, k: int) -> int:
-        return plan.frames.root[cells.cell(b, k)]
+        return rooted(b, k)[0]
 
     for v in plan.parameters():
         assert isinstance(v.op, Param)
         for b in plan.blocks.of[v.id]:
-            framed = [k for k in range(len(b.leaves)) if plan.frames.root[cells.cell(b, k)] in widths]
+            framed = [k for k in range(len(b.leaves)) if root(b, k) in widths]
             if not framed:
                 continue
             readers = users[v.id]
             if len(b.leaves) < 2 and all(isinstance(r.op, Add) for r in readers):
                 continue  # a shift fills no direction
-            if (
-                len(b.leaves) < 2
-                or len(readers) != 1
-                or not isinstance(readers[0].op, Einsum)
-                or len(readers[0].args) < 2
-            ):
+            if len(readers) != 1 or not isinstance(readers[0].op, Einsum) or len(readers[0].args) < 2:
                 unclear.update(root(b, k) for k in framed)
                 continue
             into = tuple(k for k in range(len(b.leaves)) if role.get((b.id, k)) == {"dual"})
@@ -106,13 +114,20 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         changed = False
         for r, (filled, read) in fresh.items():
             w = widths[r]
-            span, seen = (min(w.n, filled) if filled else w.n), (min(w.n, read) if read else w.n)
+            if w.kind == "GL":
+                span, seen = (min(w.n, filled) if filled else w.n), (min(w.n, read) if read else w.n)
+            else:
+                span, seen = min(w.n, filled + (w.kind in FIXES_ONES)), min(w.n, read + (w.kind in FIXES_SUM))
             if r not in unclear and (span, seen) != (w.span, w.seen):
                 w.span, w.seen, changed = span, seen, True
         if not changed:
             break
-    short = {r for r, w in widths.items() if w.span < w.n or w.seen < w.n}
     found = []
+    for w in widths.values():
+        still = _stabiliser(w)
+        if still:
+            found.append(Shortfall(f"{w.kind} frame {w.n} filled {w.span} seen {w.seen}", -w.copies * still))
+    short = {r for r, w in widths.items() if w.kind == "GL" and (w.span < w.n or w.seen < w.n)}
     for r in short:
         w = widths[r]
         found.append(Shortfall(f"frame {w.n} filled {w.span} seen {w.seen}", w.copies * (w.span * w.seen - w.n * w.n)))
@@ -133,3 +148,14 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         if free:
             found.append(Shortfall(f"map {b.value.op.name}", copies * free))  # type: ignore[union-attr]
     return tuple(found)
+
+
+def _stabiliser(w: _Width) -> int:
+    """Dimension of what leaves all that fills a frame and all that reads it where it is; GL is counted by its maps."""
+    match w.kind:
+        case "GL":
+            return 0
+        case "O" | "O1":
+            free = max(0, w.n - w.span - w.seen)
+            return free * (free - 1) // 2
+    return (w.n - w.span) * (w.n - w.seen)
