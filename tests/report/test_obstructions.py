@@ -34,7 +34,8 @@ def general(d: int) -> int:
     return d * d - rotation(d)
 
 
-# LayerNorm: O(d - 1) and, without dividing, GL(d - 1)
+# LayerNorm: O(d - 1) and, without dividing, GL(d - 1). Where the last gain is one, that norm's shift can go into the means
+# of a tied embedding's rows: d more
 FAMILIES: dict[str, list[Said]] = {
     "llama-gqa-tied": [
         Said(("embed_tokens.weight is tied", "Z2 wr S8 instead of O(8)"), "aten.linear in lm_head",
@@ -51,7 +52,7 @@ FAMILIES: dict[str, list[Said]] = {
     "gpt2-tied": [
         Said(("wte.weight is tied", "instead of O(5)"), "lm_head", f"untie: + {6 * V} parameters",
              gpt2_dim(False) - gpt2_dim(True)),
-        Said(("gain transformer.ln_f.weight", "instead of O(5)"), "ln_f", "- 6 parameters", rotation(5)),
+        Said(("gain transformer.ln_f.weight", "instead of O(5)"), "ln_f", "- 6 parameters", rotation(5) + 6),
     ],
     "gpt2": [Said(("O(5) instead of GL(5)", "norms, x . x"), "ln_1", "without", general(5))],
     "bert-mlm-tied": [
@@ -65,7 +66,7 @@ FAMILIES: dict[str, list[Said]] = {
     ],
     "opt": [
         Said(("embed_tokens.weight is tied",), "lm_head", "untie", gpt2_dim(False) - gpt2_dim(True)),
-        Said(("gain model.decoder.final_layer_norm.weight",), "final_layer_norm", "fix at one", rotation(5)),
+        Said(("gain model.decoder.final_layer_norm.weight",), "final_layer_norm", "fix at one", rotation(5) + 6),
         Said(("R+ wr S11", "relu"), "activation_fn", "", 0),
     ],
     "neox-sequential": [

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.zoo.adversaries import dense
-from tests.zoo.registry import add
+from tests.zoo.registry import Call, add, tokens
 
 
 class Centred(nn.Module):
@@ -89,3 +89,18 @@ add(
     lambda: dense(ThroughOne(), 4),
     why="u v^T with u a vector: all but the product of 4 entries",
 )
+
+
+class SummedTable(nn.Module):
+    """Only the sum of each row of a table is read: by a norm of one entry, and as an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.leave = nn.Embedding(7, 6), nn.Linear(1, 3)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.table(tokens).mean(-1, keepdim=True)
+        return torch.tanh(self.leave(mean)), mean.mean(1, keepdim=True)
+
+
+add("summed-table", 7 * 5, lambda: Call(SummedTable(), (tokens(7),)), why="six entries for one sum")

@@ -58,10 +58,11 @@ def obstructions(plan: Plan, held: Sequence[Bond], dim: int) -> tuple[Obstructio
     models = [start.lifted(f) for f in liftable]
     for k, family in enumerate(liftable):
         o = _lift(start, start, models[k], family)
-        if o is None:
+        if o is None or (family[0].kind.startswith("gain") and " instead of " not in o.text):
             others = [j for j, f in enumerate(liftable) if j != k and models[j].dim > dim and _near(f, family)]
             if others:
-                o = _lift(start, models[others[0]], models[others[0]].lifted(family), family, liftable[others[0]])
+                joint = _lift(start, models[others[0]], models[others[0]].lifted(family), family, liftable[others[0]])
+                o = joint if joint is not None and (o is None or " instead of " in joint.text) else o
         if o is not None:
             found.append(o)
     return tuple(sorted(found, key=lambda o: -o.lost))

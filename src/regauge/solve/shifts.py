@@ -233,6 +233,9 @@ class _Solver:
             if source.role(role) is None or seen is None or seen.zero:
                 continue
             reached = source.seen(role)
+            if any(t.labels[i] not in r.out.labels for i in reached):  # summed over on the way
+                self._kill(source.id)
+                continue
             leaves = tuple(r.out.labels.index(t.labels[i]) for i in reached)
             if reached != source.leaves:
                 self._merge(out, source.id, Part(MATRIX, 1.0, leaves))
