@@ -23,14 +23,20 @@ LEFT_OVER = 1 << 21  # entries that elimination may look at
 BITS = 4096
 
 
+Seen = tuple[int, tuple[int, ...]]  # (block, leaves)
+
+
 @dataclass(frozen=True)
 class Bits:
-    """One family of signs, and where it is seen: (block, leaves)."""
+    """One family of signs, a function on the index sets `classes`, and where it is seen. with_: families that move along,
+    each with the axes of its function that this one is spread over."""
 
+    classes: tuple[int, ...]
     shape: tuple[int, ...]
-    on: tuple[tuple[int, tuple[int, ...]], ...]
+    on: tuple[Seen, ...]
     charge: int | None = None
     frame: int | None = None
+    with_: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def positive(plan: Plan, state: State) -> tuple[Rotate, list[Tensor], list[str]]:
@@ -55,12 +61,16 @@ def positive(plan: Plan, state: State) -> tuple[Rotate, list[Tensor], list[str]]
             open_.append(f"{len(pending)} families of signs that see only one another")
             rest = {i: torch.zeros(families[i].shape, dtype=torch.float64) for i in pending}
         values.update(rest)
+    total = dict(values)
+    for i, family in enumerate(families):
+        for j, axes in family.with_:
+            total[j] = torch.remainder(total[j] + spread(values[i], axes, len(families[j].shape)), 2)
     matrices: dict[int, Matrices] = {}
     signs = [torch.zeros(c.shape, dtype=torch.float64) for c in plan.charges.signs]
     for i, family in enumerate(families):
-        flip = 1 - 2 * values[i]
+        flip = 1 - 2 * total[i]
         if family.charge is not None:
-            signs[family.charge] = values[i]
+            signs[family.charge] = total[i]
         elif family.frame is not None:
             s = plan.sources[family.frame]
             if s.kind == "SO2":
@@ -73,37 +83,81 @@ def positive(plan: Plan, state: State) -> tuple[Rotate, list[Tensor], list[str]]
 
 
 def _families(plan: Plan, state: State) -> tuple[list[Bits], dict[int, Tensor]]:
-    """All signs; and the blocks that they act on, on frames that fix the vector of ones in coordinates beside it."""
+    """Independent families of signs; and the blocks that they act on, on frames that fix the vector of ones in coordinates
+    beside it."""
     frames: dict[int, list[tuple[int, Cell]]] = {}
     turned = beside_ones(plan, state)
+    blocks = plan.frames.cells.blocks
+    cells = plan.indices.cells
     for b, cell in frame_cells(plan, COMPACT, state):
         frames.setdefault(cell.source, []).append((b, cell))
-    out = []
+    found = []
     for root, held in frames.items():
         s = plan.sources[root]
         places = tuple(n for _, n in s.places)
+        b, c = held[0]
+        leaves = c.places if s.kind == "SO2" else (*c.places, c.leaf)
+        classes = tuple(plan.indices.root[cells.cell(blocks[b], k)] for k in leaves)
         if s.kind == "SO2":
-            on = tuple(dict.fromkeys((b, c.places) for b, c in held))
-            out.append(Bits(places, on, frame=root))
+            found.append(Bits(classes, places, tuple(dict.fromkeys((b, c.places) for b, c in held)), frame=root))
         else:
             n = s.n - 1 if s.kind == "O1" else s.n
-            out.append(Bits((*places, n), tuple((b, (*c.places, c.leaf)) for b, c in held), frame=root))
-    charges = plan.charges.signs
-    patterns = [{(b, c % 2) for b, _, c in x.on if c % 2} for x in charges]
-    for i, c in enumerate(charges):
-        inside = any(
-            j != i and patterns[i] == patterns[j] and set(c.classes) < set(y.classes) for j, y in enumerate(charges)
-        )
-        if patterns[i] and not inside:
-            out.append(Bits(c.shape, tuple((b, leaves) for b, leaves, power in c.on if power % 2), charge=i))
+            found.append(Bits(classes, (*places, n), tuple((b, (*c.places, c.leaf)) for b, c in held), frame=root))
+    for i, charge in enumerate(plan.charges.signs):
+        on = tuple((b, leaves) for b, leaves, power in charge.on if power % 2)
+        found.append(Bits(charge.classes, charge.shape, on, charge=i))
+    out = _independent(sorted(found, key=lambda f: -len(f.classes)))
     arrays = {}
-    blocks = plan.frames.cells.blocks
     for b in dict.fromkeys(b for f in out for b, _ in f.on):
         x = tilted(state.read(blocks[b]), turned.get(b, ()))
         for leaf in turned.get(b, ()):
             x = x.narrow(leaf, 1, x.shape[leaf] - 1)
         arrays[b] = x / x.abs().max().clamp_min(1e-300)
     return out, arrays
+
+
+def _independent(found: list[Bits]) -> list[Bits]:
+    """Families without what larger ones do already: each is reduced, as a pattern of what it is seen on, by those larger
+    families that may be taken constant along the rest of their index sets."""
+    out: list[Bits] = []
+    for f in found:
+        rows: dict[Seen, tuple[frozenset[Seen], dict[tuple[int, tuple[int, ...]], None]]] = {}
+        for j, g in enumerate(out):
+            if not set(f.classes) <= set(g.classes) or len(set(g.classes)) < len(g.classes):
+                continue
+            axes = tuple(g.classes.index(c) for c in f.classes)
+            seen: frozenset[Seen] = frozenset()
+            for b, leaves in g.on:
+                seen ^= {(b, tuple(leaves[a] for a in axes))}
+            _reduce(rows, seen, {(j, axes): None}, keep=True)
+        pattern: frozenset[Seen] = frozenset()
+        for item in f.on:
+            pattern ^= {item}
+        rest, along = _reduce(rows, pattern, {}, keep=False)
+        if rest:
+            on = tuple(sorted(rest))
+            out.append(Bits(f.classes, f.shape, on, f.charge, f.frame, tuple(along)))
+    return out
+
+
+def _reduce(
+    rows: dict[Seen, tuple[frozenset[Seen], dict[tuple[int, tuple[int, ...]], None]]],
+    pattern: frozenset[Seen],
+    along: dict[tuple[int, tuple[int, ...]], None],
+    keep: bool,
+) -> tuple[frozenset[Seen], dict[tuple[int, tuple[int, ...]], None]]:
+    """A pattern modulo the rows, with the families that were added; kept as a row if there is something left."""
+    for pivot, (row, held) in rows.items():
+        if pivot in pattern:
+            pattern = pattern ^ row
+            along = {k: None for k in (along.keys() ^ held.keys())}
+    if keep and pattern:
+        pivot = min(pattern)
+        for other, (row, held) in list(rows.items()):
+            if pivot in row:
+                rows[other] = (row ^ pattern, {k: None for k in (held.keys() ^ along.keys())})
+        rows[pivot] = (pattern, along)
+    return pattern, along
 
 
 def _settle(
