@@ -12,7 +12,7 @@ from regauge.solve.known import Known
 from regauge.solve.plan import Plan
 from regauge.solve.sources import Shifts, Source
 from regauge.solve.state import State, gather
-from regauge.solve.translate import Hide, Shift
+from regauge.solve.translate import Hide, Shift, Wander
 
 ROUNDS = 20
 REST = 1e-13
@@ -21,8 +21,9 @@ REST = 1e-13
 def rest(plan: Plan, state: State) -> Element:
     """The translations after which every free source is 0 (a covector's part along its relation is 0), and every unseen
     direction has no component. A shift that only a relation can take up, which it supplies itself, goes to the one for which
-    the relation's constant is the number of its entries."""
-    total = Element(plan)
+    the relation's constant is the number of its entries. Parameters that another one makes up for become 0."""
+    made_up = {v.op.name: -state.tensor(v.op.name) for v in plan.absorbed}  # type: ignore[union-attr]
+    total = Element(plan, (Wander(made_up),) if made_up else ())
     for _ in range(ROUNDS):
         at = total.moved(state)
         hide = _hide(plan, at)
