@@ -31,6 +31,14 @@ def mlp(act: type[nn.Module] = nn.ReLU) -> tuple[nn.Module, Tensor]:
     return nn.Sequential(nn.Linear(3, 8), act(), nn.Linear(8, 2)), torch.randn(5, 3)
 
 
+def twins() -> tuple[nn.Module, Tensor]:
+    model, x = mlp()
+    with torch.no_grad():
+        model[0].weight[6], model[0].bias[6] = 2 * model[0].weight[1], 2 * model[0].bias[1]
+        model[2].weight[:, 3] = 0
+    return model, x
+
+
 def smooth() -> tuple[nn.Module, Tensor]:
     return mlp(nn.SiLU)
 

@@ -56,6 +56,18 @@ def test_inspect_json(capsys: Captured) -> None:
     assert sum(term["dim"] for term in found["gauge"]["terms"]) == 8
 
 
+def test_inspect_at_weights(capsys: Captured) -> None:
+    """The factory `twins` has two parallel units and one that nobody reads."""
+    found = {s["kind"]: s for s in result(["inspect", "models_for_cli:twins", "--at-weights"], capsys)["strata"]}
+    assert set(found["coincide"]["units"]) == {1, 6} and found["coincide"]["distance"] < 1e-6
+    assert found["dead"]["units"] == [3] and found["dead"]["distance"] == 0 and found["dead"]["gain"] == 4
+    assert run(["inspect", "models_for_cli:twins", "--at-weights"]) == 0
+    assert "units 1 and 6 coincide" in " ".join(capsys.readouterr().out.split())
+    assert run(["inspect", "models_for_cli:mlp", "--at-weights"]) == 0
+    assert "generic: the nearest" in capsys.readouterr().out
+    assert "strata" not in result(["inspect", "models_for_cli:mlp"], capsys)
+
+
 def test_inspect_text(capsys: Captured) -> None:
     assert run(["inspect", "models_for_cli:mlp"]) == 0
     captured = capsys.readouterr()

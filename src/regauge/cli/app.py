@@ -93,6 +93,14 @@ def inspect(
         Path | None, typer.Option("--html", help="Also write one self-contained page.", dir_okay=False)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Let --html replace a file that stands.")] = False,
+    at_weights: Annotated[
+        bool,
+        typer.Option(
+            "--at-weights",
+            help="Also read the weights: where do units coincide or sleep, or ranks drop, and how nearly?",
+        ),
+    ] = False,
+    near: Annotated[float, typer.Option("--near", help="With --at-weights: what counts as near, relative.")] = 1e-3,
 ) -> None:
     """Infer the whole gauge group of MODEL, without its weights, and say what breaks the rest."""
     from regauge.cli import inspect as verb
@@ -100,7 +108,14 @@ def inspect(
 
     if html is not None and html.exists() and not force:
         raise InputError(f"{html}: exists: name another file, or replace it with --force")
-    result = verb.inspect(model, None if observe is None else observe.value, unknown.value, quiet=as_json)
+    result = verb.inspect(
+        model,
+        None if observe is None else observe.value,
+        unknown.value,
+        quiet=as_json,
+        at_weights=at_weights,
+        near=near,
+    )
     if html is not None:
         verb.write_page(html, result)
     emit(result, as_json, inspection)

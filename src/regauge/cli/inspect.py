@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import regauge
+from regauge.act import strata
 from regauge.checkpoint import Sample, open_model
 from regauge.cli.progress import Progress, peak_memory_bytes
 from regauge.graph.posing import posing_as_cpu
-from regauge.report import SCHEMA, describe, page
+from regauge.report import SCHEMA, describe, near_strata, page
 
 EVERYTHING = "every tensor that the model returns"
 
 
-def inspect(spec: str, observe: str | None, unknown: str, *, quiet: bool) -> dict[str, Any]:
-    """The result as plain data."""
+def inspect(
+    spec: str, observe: str | None, unknown: str, *, quiet: bool, at_weights: bool = False, near: float = 1e-3
+) -> dict[str, Any]:
+    """The result as plain data. at_weights: also where the weights sit at or near (within `near`) a larger group."""
     progress = Progress(quiet)
     with progress.stage("build", "building the model without weights"):
         sample = open_model(spec).skeleton()
@@ -24,7 +27,13 @@ def inspect(spec: str, observe: str | None, unknown: str, *, quiet: bool) -> dic
         gauge = regauge.infer(sample.model, sample.args, sample.kwargs, observe=observe, unknown=unknown, progress=tell)
     with progress.stage("explain", "asking what breaks the rest"):
         described = describe(gauge)
-    return {**summary("inspect", spec, sample, observe, progress), "gauge": described}
+    result = {**summary("inspect", spec, sample, observe, progress), "gauge": described}
+    if at_weights:
+        with progress.stage("weights", "reading the weights"):
+            state = open_model(spec).loaded().model.state_dict()
+        with progress.stage("strata", "looking for units that coincide or sleep, and for lost rank"):
+            result["strata"] = near_strata(strata(gauge, state, near=near), near)
+    return result
 
 
 def summary(command: str, spec: str, sample: Sample, observe: str | None, progress: Progress) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from regauge.report.near import at_weights
 from regauge.report.view import FamilyView, ObstructionView, TermView
 
 MANY = 12  # obstructions beyond this number are counted, not listed
@@ -26,6 +27,7 @@ def inspection(result: dict[str, Any]) -> RenderableType:
         dimension(gauge["dim"], gauge["terms"], result["model"]["parameters"]),
         *obstructions(gauge["obstructions"]),
         *frozen(gauge["frozen"]),
+        *at_weights(result),
         *notes(result.get("notes", [])),
         effort(result),
         *next_steps(result),
