@@ -93,7 +93,8 @@ def canonical(gauge: Gauge, state: Mapping[str, Tensor]) -> tuple[Element, Canon
     order, ties = sorted_orders(plan, now)
     now = then(Element(plan, (order,)))
     flips, signs, open_ = positive(held.reduced(plan), now)
-    then(Element(plan, (flips, Scale(tuple(zeros(plan)), tuple(held.with_signs(signs))))))
+    now = then(Element(plan, (flips, Scale(tuple(zeros(plan)), tuple(held.with_signs(signs))))))
+    then(rest(plan, now))  # a sign may reflect what a relation's constant had put at rest
     notes += open_
     named = [(_frame_name(plan, r), g) for r, g in gaps.items()] + [(_set_name(plan, r), g) for r, g in ties.items()]
     return total, CanonicalReport(tuple(sorted(named, key=lambda x: x[1])), tuple(notes))

@@ -8,7 +8,6 @@ from torch import Tensor
 from regauge.act.fold import absorbed
 from regauge.solve.blocks import Block
 from regauge.solve.element import Element
-from regauge.solve.known import Known
 from regauge.solve.plan import Plan
 from regauge.solve.sources import Shifts, Source
 from regauge.solve.state import State, gather
@@ -60,7 +59,7 @@ def _undone(shifts: Shifts, plan: Plan, state: State) -> dict[int, Tensor]:
         s = shifts.sources[i]
         x = state.read(s.block)
         if s.known is not None:
-            phi = _covector(s.known, s, state)
+            phi = _covector(s, state)
             along = sorted(s.along)
             u = -(x * phi).sum(along) / (phi * phi).sum()
         elif s.along:
@@ -74,12 +73,15 @@ def _undone(shifts: Shifts, plan: Plan, state: State) -> dict[int, Tensor]:
     return out
 
 
-def _covector(k: Known, s: Source, state: State) -> Tensor:
-    """phi on the source's block, of size 1 along the other leaves."""
-    shape = [n if a in s.along else 1 for a, n in enumerate(s.block.sizes)]
-    phi = torch.ones(shape, dtype=torch.float64)
-    for g in k.gains:
-        phi = phi / gather(state.value(g.value), g).reshape(shape)
+def _covector(s: Source, state: State) -> Tensor:
+    """phi on the source's block, the product over its roles; of size 1 along the other leaves."""
+    phi = torch.ones((), dtype=torch.float64)
+    for where, known in s.roles:
+        shape = [n if a in where else 1 for a, n in enumerate(s.block.sizes)]
+        one = torch.ones(shape, dtype=torch.float64)
+        for g in known.gains:
+            one = one / gather(state.value(g.value), g).reshape(shape)
+        phi = phi * one
     return phi
 
 
