@@ -1,7 +1,7 @@
 """How many function evaluations a tuned gauge saves: four data sets, three seeds, four solvers.
 
     python benchmarks/flow.py run          # resumable: finished rows are kept in benchmarks/results/flow.jsonl
-    python benchmarks/flow.py table        # Markdown tables from those rows
+    python benchmarks/flow.py [table]      # Markdown tables from those rows
 
 Every model is trained from scratch (benchmarks/flow_models.py). Each row is one (data, seed, solver, evaluations).
 The gauge is tuned on 2048 noises and chosen on 2048 others; what is reported is measured on 2048 further ones:
@@ -170,7 +170,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", nargs="?", default="table", choices=("run", "table"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=SOLVERS)
