@@ -64,7 +64,7 @@ BEFORE: dict[str, dict[str, Any]] = {
 AFTER: dict[str, dict[str, Any]] = {
     "dbrx": {
         "attn_config.rope_theta": 10000.0,
-        "attn_config.clip_qkv": 8.0,
+        "attn_config.clip_qkv": 0.7,
         "ffn_config.moe_num_experts": 5,
         "ffn_config.moe_top_k": 2,
     },

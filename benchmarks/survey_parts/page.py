@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from .reasons import REASONS
 
 Record = dict[str, Any]
 TITLES = {
@@ -34,8 +37,9 @@ HEADER = """# Survey
 Made by `python benchmarks/survey.py`; do not edit. Every type that transformers registers is built tiny, with random
 generic weights, traced, compiled and proved from both sides: *sound* is the largest relative change of the output under
 sampled elements of the whole group, in float64 with upcasts lifted; *gap* is the nullity of the Jacobian minus the
-dimension of the group on a copy small enough to factorise (0: tight). Types that cannot be built without another
-package, or without inputs that only a processor can make, are listed as not built.
+dimension of the group on a copy small enough to factorise (0: tight; empty: not measured, or no copy is small enough).
+Types that cannot be built without another package, or without inputs that only a processor can make, are listed as not
+built.
 """
 
 
@@ -67,16 +71,17 @@ def _median(records: list[Record], key: str) -> str:
 def unsound(records: list[Record]) -> str:
     bad = [r for r in records if r.get("sound") is False]
     lines = [f"- `{r['name']}`: the output changes by {r['unsoundness']:.1e}" for r in bad]
-    return "\n".join(["**Unsound:**", *lines]) + "\n" if lines else ""
+    return "\n".join(["**Unsound:**", "", *lines]) + "\n" if lines else ""
 
 
 def gaps(records: list[Record]) -> str:
+    """Where dimension and nullity differ; negative: the dimension counts directions that move nothing."""
     lines = [
-        f"- `{r['name']}`: {r['gap']} of {r['nullity']} directions not found"
+        f"- `{r['name']}`: {r['gap']} of {r['nullity']} directions. {REASONS.get(r['name'], 'Not looked into yet')}."
         for r in records
         if r.get("tight") is False
     ]
-    return "\n".join(["Not tight:", *lines]) + "\n" if lines else ""
+    return "\n".join(["Not tight (nullity minus dimension):", "", *lines]) + "\n" if lines else ""
 
 
 def missing(records: list[Record]) -> str:
@@ -101,7 +106,7 @@ def table(records: list[Record]) -> str:
 
 def _row(r: Record) -> str:
     if "error" in r:
-        note = f"{r.get('stage', r.get('kind'))}: " + r["error"].split("\n")[0][:110].replace("|", "/")
+        note = f"{r.get('stage', r.get('kind'))}: " + plain(r["error"])[:110].replace("|", "/")
     else:
         note = r["obstructions"][0]["text"].replace("|", "/") if r.get("obstructions") else ""
     gap = "" if r.get("tight") is None else str(r["gap"])
@@ -117,3 +122,9 @@ def _row(r: Record) -> str:
         note,
     ]
     return f"| `{r['name']}` | " + " | ".join(str(c) for c in cells) + " |"
+
+
+def plain(error: str) -> str:
+    """The first line with words, without the place on the machine that measured it."""
+    first = next((line for line in error.split("\n") if line.split(":")[-1].strip()), error)
+    return re.sub(r"(?:[\w.-]*/){2,}(?=[\w.-]+)", "", first).strip()

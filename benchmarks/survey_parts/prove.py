@@ -4,7 +4,7 @@ dimension equals the nullity of the Jacobian."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,18 @@ from .build import Subject, token_rows
 
 
 class InDouble(TorchFunctionMode):
-    """Lift upcasts: whatever asks for single precision gets double, so that errors are those of the mathematics."""
+    """Lift upcasts: whatever asks for single precision, or for none, gets double, so that errors are those of the
+    mathematics."""
+
+    def __enter__(self) -> InDouble:
+        self.default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.set_default_dtype(self.default)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is Tensor.float:
@@ -38,37 +49,42 @@ def doubled(subject: Subject) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any
 
 def unsoundness(subject: Subject, gauge: Any, elements: int = 3) -> float:
     """Largest change of the output under sampled elements, in float64, relative to the output's own size."""
-    model, args, kwargs = doubled(subject)
+    pristine, args, kwargs = doubled(subject)
 
-    def run() -> Tensor:
+    def run(state: Mapping[str, Tensor]) -> Tensor:
+        model = copy.deepcopy(pristine)  # some keep what they computed from other weights
+        model.load_state_dict(state, strict=True)
         torch.manual_seed(0)  # types that hash at random do so alike
         with torch.no_grad(), InDouble():
             return model(*args, **kwargs)
 
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    reference = run()
+    before = {k: v.clone() for k, v in pristine.state_dict().items()}
+    reference = run(before)
     worst = 0.0
     for seed in range(elements):
         after = gauge.sample(torch.Generator().manual_seed(seed)).apply(before)
-        model.load_state_dict({k: after.get(k, v) for k, v in before.items()}, strict=True)
-        change = (run() - reference).abs().max() / reference.abs().max()
+        change = (run({k: after.get(k, v) for k, v in before.items()}) - reference).abs().max() / reference.abs().max()
         worst = max(worst, float(change)) if torch.isfinite(change) else float("inf")
     return worst
 
 
-def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-13) -> tuple[int, float]:
+def nullity(
+    subject: Subject, margin: float = 1.3, tolerance: float = 1e-13, listed: Container[str] | None = None
+) -> tuple[int, float]:
     """Directions of parameter space that change no output at first order, and the gap of singular values at the cut.
 
     Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
     there are ``margin`` times as many as parameters: a sample's own outputs share one narrow hidden state.
     Parameters count once each however many names they have. A singular value counts as zero below ``tolerance`` times
-    the largest, after each parameter's columns are scaled to the same norm.
+    the largest, after each parameter's columns are scaled to the same norm. Tensors that the function never reads
+    belong to no group: they do not count, unless they are ``listed``.
     """
     model, args, kwargs = doubled(subject)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None  # autograd drops a row on which the function depends
-    parameters = [p.requires_grad_() for p in model.parameters() if p.is_floating_point()]
+    named = {n: p.requires_grad_() for n, p in model.named_parameters() if p.is_floating_point()}
+    parameters = list(named.values())
     count = sum(p.numel() for p in parameters)
     blocks, rows, draw = [], 0, 0
     while rows < margin * count:
@@ -81,8 +97,12 @@ def nullity(subject: Subject, margin: float = 1.3, tolerance: float = 1e-13) -> 
     triangle = torch.linalg.qr(jacobian / scale, mode="r").R
     values = torch.linalg.svdvals(triangle)
     zero = int((values <= tolerance * values[0]).sum()) + max(0, count - len(values))
+    dead = (jacobian == 0).all(0).split([p.numel() for p in parameters])
+    unread = sum(
+        d.numel() for n, d in zip(named, dead, strict=True) if listed is not None and n not in listed and d.all()
+    )
     last, first = values[len(values) - zero - 1], values[len(values) - zero] if zero < len(values) and zero else 0.0
-    return zero, float(last / max(float(first), 1e-300))
+    return zero - unread, float(last / max(float(first), 1e-300))
 
 
 def _fresh_jacobian(model: nn.Module, inputs: Any, parameters: Sequence[Tensor], draw: int, vocabulary: int) -> Tensor:

@@ -247,7 +247,21 @@ class _Cutter:
             out.append(tuple(new))
         return out
 
+    def _whole_planes(self) -> None:
+        """A plane that is rotated stays in one block; where other cuts go through it, nothing along that axis moves."""
+        for v in self.graph.values:
+            segments = self.segments.get(v.id)
+            if segments is None or not isinstance(v.op, Mix) or not self._live(v.id, v.op.axis):
+                continue
+            for value in (v.id, v.args[0].id):
+                for box in self.boxes[value]:
+                    lattice = box[v.op.axis]
+                    for plane, stride in segments.planes.items():
+                        if lattice is not None and overlap(lattice, plane) and (2, stride) not in lattice[1]:
+                            raise _Rigid([(v.id, v.op.axis)])
+
     def _finish(self) -> Blocks:
+        self._whole_planes()
         of: dict[int, tuple[Block, ...]] = {}
         count = 0
         for v in self.graph.values:

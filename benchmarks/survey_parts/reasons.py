@@ -1,0 +1,35 @@
+"""Why the dimension falls short of the nullity, for the types where it was looked into.
+
+Each was read off the null vectors that the group's own directions leave over: the parameters that hold them, and how
+many there are. A type without an entry has not been looked into.
+"""
+
+from __future__ import annotations
+
+PADDED_POSITIONS = (
+    "key biases, and the row of the position table that only padding reads, are not found where positions are counted "
+    "from the tokens"
+)
+TIED_POST_NORM = "translations between token, type and position tables of a post-norm model with a tied head"
+NARROW_EMBEDDING = (
+    "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have"
+)
+REPEATED_HEADS_NORMED = "a norm over repeated value heads: rotations within a head"
+
+REASONS: dict[str, str] = {
+    "bert": TIED_POST_NORM,
+    "bert-generation": TIED_POST_NORM,
+    "ernie": TIED_POST_NORM,
+    "camembert": PADDED_POSITIONS,
+    "data2vec-text": PADDED_POSITIONS,
+    "roberta": PADDED_POSITIONS,
+    "roberta-prelayernorm": PADDED_POSITIONS,
+    "xlm-roberta": PADDED_POSITIONS,
+    "xlm-roberta-xl": PADDED_POSITIONS,
+    "electra": NARROW_EMBEDDING,
+    "bitnet": REPEATED_HEADS_NORMED,
+    "diffllama": (
+        "learned scalars q . k of two vectors: the group counts GL(n) where the pair has an orbit of 2 n - 1; two value "
+        "heads that are joined before a norm: O(2 n) found as O(n) x O(n)"
+    ),
+}
