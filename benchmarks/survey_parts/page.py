@@ -77,7 +77,7 @@ def unsound(records: list[Record]) -> str:
 def gaps(records: list[Record]) -> str:
     """Where dimension and nullity differ; negative: the dimension counts directions that move nothing."""
     lines = [
-        f"- `{r['name']}`: {r['gap']} of {r['nullity']} directions. {REASONS.get(r['name'], 'Not looked into yet')}."
+        f"- `{r['name']}`: {r['gap']} of {r['nullity']} directions: {REASONS.get(r['name'], 'not looked into yet')}."
         for r in records
         if r.get("tight") is False
     ]

@@ -15,6 +15,11 @@ NARROW_EMBEDDING = (
     "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have"
 )
 REPEATED_HEADS_NORMED = "a norm over repeated value heads: rotations within a head"
+ROUTER_AFTER_CHOICE = (
+    "a softmax over the chosen logits alone does not see one shift of all rows of the router; the shift is not followed "
+    "through the choice"
+)
+NORMED_VALUES = "rotations of the normed value head of the full-attention layers, and gains of their queries and keys"
 
 REASONS: dict[str, str] = {
     "bert": TIED_POST_NORM,
@@ -26,6 +31,14 @@ REASONS: dict[str, str] = {
     "roberta-prelayernorm": PADDED_POSITIONS,
     "xlm-roberta": PADDED_POSITIONS,
     "xlm-roberta-xl": PADDED_POSITIONS,
+    "granitemoe": ROUTER_AFTER_CHOICE,
+    "granitemoeshared": ROUTER_AFTER_CHOICE,
+    "gemma4_unified": NORMED_VALUES,
+    "gemma4_unified_text": NORMED_VALUES,
+    "hrm_text": (
+        "the model cuts gradients inside (all iterations but the last run without them): its Jacobian is not its "
+        "derivative, and the finite elements are the only measure"
+    ),
     "electra": NARROW_EMBEDDING,
     "bitnet": REPEATED_HEADS_NORMED,
     "diffllama": (
