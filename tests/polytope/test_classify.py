@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 
 import networkx as nx
 import numpy as np
@@ -363,6 +364,16 @@ def test_cubes_and_orthoplexes_of_any_dimension(dim):
 
         sides = np.concatenate([turn, -turn])  # max |turn x| as one maxout unit
         assert str(name(extract(network([sides], [1.0], Maxout(2 * dim))))) == f"{dim}-cube"
+
+
+def test_large_bodies_are_not_taken_apart():
+    """6,000 vertices and as many facets: no square table is made of them."""
+    body = extract(network([np.random.default_rng(0).normal(size=(79, 3))], np.ones(79), "abs"))
+    assert body.f_vector == (79 * 78, 2 * 79 * 78, 79 * 78 + 2)
+    tracemalloc.start()
+    assert name(body) is None
+    assert tracemalloc.get_traced_memory()[1] < 150e6  # bytes; a table of floats would take 300e6
+    tracemalloc.stop()
 
 
 def random_simplicial(seed):

@@ -56,7 +56,7 @@ def _solids(numbers: tuple[int, ...]) -> Iterator[Known]:
     for title, (diagram, known) in SNUBS.items():
         if known == numbers:
             yield Known(title, _snub(diagram))
-    if v % 2 == 0 and e == 2 * v and v > 6:
+    if v % 2 == 0 and e == 2 * v and 6 < v <= 200:
         yield Known(f"{words.adjective(v // 2)} antiprism", lambda: hull(_antiprism(v // 2)))
     for title, lines, known in (
         ("elongated dodecahedron", _elongated, (18, 28, 12)),
@@ -67,9 +67,9 @@ def _solids(numbers: tuple[int, ...]) -> Iterator[Known]:
         if known == numbers:
             yield Known(title, _summed(lines))
     zones = (1 + math.isqrt(4 * v - 7)) // 2
-    if zones > 5 and numbers == (zones * (zones - 1) + 2, 2 * zones * (zones - 1), zones * (zones - 1)):
+    if 5 < zones <= 20 and numbers == (zones * (zones - 1) + 2, 2 * zones * (zones - 1), zones * (zones - 1)):
         title = f"polar zonohedron of {zones} zones"
-        yield Known(title, lambda: zonotope(np.column_stack([ring(zones), np.ones(zones)])), False)
+        yield Known(title, lambda: hull(_cone_sums(zones)), False)
 
 
 def _families(dim: int, numbers: tuple[int, ...]) -> Iterator[Known]:
@@ -160,6 +160,17 @@ def zonotope(lines: Array) -> Polytope:
         if i >= lines.shape[1] and np.linalg.matrix_rank(points) == lines.shape[1]:
             points = hull(points).vertices
     return hull(points)
+
+
+def _cone_sums(zones: int) -> Array:
+    """The corners of the zonotope of lines on a cone: signs change at most twice around it."""
+    signs = [np.ones(zones), -np.ones(zones)]
+    for start in range(zones):
+        for length in range(1, zones):
+            sign = -np.ones(zones)
+            sign[(start + np.arange(length)) % zones] = 1
+            signs.append(sign)
+    return np.array(signs) @ np.column_stack([ring(zones), np.ones(zones)])
 
 
 def _associahedron(dim: int) -> Polytope:

@@ -13,8 +13,10 @@ from regauge.errors import InputError
 from regauge.polytope.flags import Flags, HasFaces, TooManyFlags, flags, together
 from regauge.polytope.incidence import table
 from regauge.polytope.net import Array
-from regauge.polytope.typed import identify, lattice_flags
+from regauge.polytope.typed import identify, in_catalogue, lattice_flags
 from regauge.polytope.words import article, is_polygon
+
+LARGEST_TABLE = 2000  # vertices or facets; larger products are not taken apart
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,24 @@ def symmetry(body: HasFaces, tolerance: float = 1e-6, exact: bool = False) -> Sy
 def name(body: HasFaces, tolerance: float = 1e-6) -> Name | None:
     """The known polytope that the body is, or None.
 
-    Products, direct sums and pyramids of known ones are known, and so are polars. Raises InputError as
-    `canonical_form` does.
+    Products, direct sums and pyramids of known ones are known (up to 2,000 vertices and facets), and so are polars.
+    Raises InputError as `canonical_form` does.
     """
-    on, dim = table(body.faces), body.vertices.shape[1]
+    dim, size = body.vertices.shape[1], max(len(body.vertices), int(body.faces[-1][:, 0].max(initial=0)) + 1)
     try:
         shape = flags(body)
     except TooManyFlags:
-        if not getattr(body, "bounded", True) or not getattr(body, "convex", True):
+        if size > LARGEST_TABLE or not getattr(body, "bounded", True) or not getattr(body, "convex", True):
             raise
         shape = None  # of a convex body the incidence says all
-    found = identify(on, dim, shape)
-    if found is None or (shape is not None and not _is_lattice_of(on, dim, shape, body)):
+    if size > LARGEST_TABLE and shape is not None:
+        found = in_catalogue(shape)
+    else:
+        on = table(body.faces)
+        found = identify(on, dim, shape)
+        if found is not None and shape is not None and not _is_lattice_of(on, dim, shape, body):
+            found = None
+    if found is None:
         return None
     return Name(found.title, found.metric and _similar(body.vertices.astype(float), found.vertices, tolerance))
 

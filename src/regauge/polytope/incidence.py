@@ -62,7 +62,7 @@ def product_parts(on: Array) -> list[tuple[Array, Array, Array]] | None:
     vertex of the product the number of its vertex there."""
     n = len(on)
     size = on.sum(axis=0).astype(np.int64)
-    met = on.astype(np.int64).T @ on.astype(np.int64)
+    met = np.rint(on.astype(np.float32).T @ on.astype(np.float32)).astype(np.int64)  # exact below 2^24
     bound = np.nonzero(met * n != np.outer(size, size))
     kinds, label = components(on.shape[1], *bound)
     if kinds < 2:

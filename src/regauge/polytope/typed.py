@@ -66,6 +66,11 @@ def identify(on: Array, dim: int, shape: Flags | None = None) -> Typed | None:
         return _pyramid(on, dim, *tip)
 
     shape = lattice_flags(on, dim) if shape is None else shape
+    return in_catalogue(shape)
+
+
+def in_catalogue(shape: Flags) -> Typed | None:
+    """The type by the canonical form of its face lattice, or of its polar's."""
     return _catalogued(shape, False) or _catalogued(dual(shape), True)
 
 
