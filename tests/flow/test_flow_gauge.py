@@ -125,6 +125,7 @@ def test_stabiliser_is_larger_than_identity_at_the_ends():
     assert flow.stabiliser_defect(lambda z: z + torch.tensor([1.0, 0.0], dtype=torch.float64), phi, x, 0.0, 1.0) > 0.1
 
 
+@pytest.mark.slow
 def test_adjoint_training_gradients_agree():
     gauge, target = gauges()["coupling"], fields.states(seed=21)
     gradients = []

@@ -65,6 +65,7 @@ def test_diffrax():
     assert torch.allclose(torch.tensor(jax.device_get(rows)), FIELD(torch.tensor(0.25).double(), X), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_tuned_models_are_fields_of_diffrax_too():
     diffrax, jax = pytest.importorskip("diffrax"), pytest.importorskip("jax")
     options = flow.TuneOptions(smooth_iterations=4, comoving=False)

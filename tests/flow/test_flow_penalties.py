@@ -48,6 +48,7 @@ def test_plain_form_is_frobenius():
     assert flow.lorenz_penalty(field, t.reshape(1)).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.slow
 def test_penalty_is_a_training_loss():
     field, parameters = smooth_field()
     times = torch.linspace(0, 1, 9, dtype=torch.float64)
