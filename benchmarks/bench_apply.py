@@ -204,11 +204,11 @@ def ratios(folder: Path) -> None:
         shutil.rmtree(bench.job.home)
 
 
-def large(folder: Path) -> None:
+def large(folder: Path, layers: int) -> None:
     source = folder / "in"
     source.mkdir()
-    size = synthetic(source, LARGE_SHAPE, 6)
-    print(f"{size / 1e9:.1f} GB, 7B-shaped, bfloat16", flush=True)
+    size = synthetic(source, {**LARGE_SHAPE, "num_hidden_layers": layers}, 6)
+    print(f"{size / 1e9:.1f} GB, 7B-shaped, {layers} layers, bfloat16", flush=True)
     command = [sys.executable, "-c", "from regauge.cli.app import main; main()", "apply", str(source), str(folder / "out"),
                "--fold", "--rotate", "hadamard", "--verify", "none", "--json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
@@ -223,10 +223,11 @@ def large(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--layers", type=int, default=32, help="of the 7B shape; fewer where the disk is small")
     parser.add_argument("--folder", type=Path, help="where the files go; by default the system's temporary directory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        (large if options.large else ratios)(Path(name))
+        large(Path(name), options.layers) if options.large else ratios(Path(name))
 
 
 if __name__ == "__main__":
