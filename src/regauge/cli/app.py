@@ -146,6 +146,7 @@ def add_applications() -> None:
     for module, verb in (
         ("apply", "apply"),
         ("apply", "undo"),
+        ("mapping", "export_mapping"),
         ("diff", "diff"),
         ("fingerprint", "fingerprint"),
         ("fingerprint", "match"),
