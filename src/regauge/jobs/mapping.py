@@ -6,9 +6,11 @@ model does not fit the form that a tool has, that is an error that says what doe
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import torch
@@ -70,8 +72,7 @@ def export_mapping(spec: str, tool: str) -> dict[str, Any]:
         gauge = regauge.infer(model, sample.args, sample.kwargs)
     found = roles(gauge, model, spec)
     mapping = for_llmcompressor(found) if tool == "llmcompressor" else for_autoround(found, model, spec)
-    head = getattr(model.config, "head_dim", None)
-    mapping["mapping"]["attn_head_dim"] = head
+    mapping["mapping"]["attn_head_dim"] = getattr(model.config, "head_dim", None)
     return {"tool": tool, "architecture": type(model).__name__, **mapping, "notes": [USE[tool], CENTRES]}
 
 
@@ -220,6 +221,12 @@ def single(names: Iterable[str], what: str) -> str:
     return found[0]
 
 
+def filled(tool: str, by_role: dict[str, Any]) -> dict[str, Any]:
+    """The tool's own fields, by what they mean."""
+    forms = json.loads(resources.files("regauge.jobs").joinpath("forms.json").read_text(encoding="utf-8"))
+    return {forms[tool][role]: value for role, value in by_role.items()}
+
+
 def for_llmcompressor(r: Roles) -> dict[str, Any]:
     """The fields of SpinQuantMapping, and of NormMapping for each kind of norm."""
     attention = {q.rpartition(".")[0] for q in r.queries} & {o.rpartition(".")[0] for o in r.outputs}
@@ -229,17 +236,20 @@ def for_llmcompressor(r: Roles) -> dict[str, Any]:
         if norms.setdefault(key, pattern(readers)) != pattern(readers):
             raise InputError(f"{key}: not every layer has the same readers behind it: the tool's form holds one list")
     return {
-        "mapping": {
-            "embedding": single(r.embeddings, "embedding"),
-            "attn": single(sorted(attention), "attention"),
-            "attn_q": single(r.queries, "query"),
-            "attn_k": single(r.keys, "key"),
-            "attn_v": single(r.values, "value"),
-            "attn_o": single(r.outputs, "attention output"),
-            "mlp_in": pattern(r.ins),
-            "mlp_out": pattern(r.outs),
-            "lm_head": single(r.heads, "head"),
-        },
+        "mapping": filled(
+            "llmcompressor",
+            {
+                "embedding": single(r.embeddings, "embedding"),
+                "attention": single(sorted(attention), "attention"),
+                "query": single(r.queries, "query"),
+                "key": single(r.keys, "key"),
+                "value": single(r.values, "value"),
+                "output": single(r.outputs, "attention output"),
+                "ins": pattern(r.ins),
+                "outs": pattern(r.outs),
+                "head": single(r.heads, "head"),
+            },
+        ),
         "norm_mappings": [{"norm": n, "linears": l} for n, l in norms.items()],
     }
 
@@ -268,20 +278,23 @@ def for_autoround(r: Roles, model: nn.Module, spec: str) -> dict[str, Any]:
         return one([n for n, held in r.norms if wanted & set(held)], what)
 
     return {
-        "mapping": {
-            "embedding": one(r.embeddings, "embedding"),
-            "lm_head": one(r.heads, "head"),
-            "layers_attr": root,
-            "attn_input_ln": before(r.queries, "norm before attention"),
-            "attn_q": one(r.queries, "query"),
-            "attn_k": one(r.keys, "key"),
-            "attn_v": one(r.values, "value"),
-            "attn_o": one(r.outputs, "attention output"),
-            "mlp_input_ln": before(r.ins, "norm before the units"),
-            "mlp_in": inside(r.ins),
-            "mlp_out": one(r.outs, "output of units"),
-            "pre_head_ln": before(r.heads, "norm before the head"),
-        }
+        "mapping": filled(
+            "autoround",
+            {
+                "embedding": one(r.embeddings, "embedding"),
+                "head": one(r.heads, "head"),
+                "layers": root,
+                "before_attention": before(r.queries, "norm before attention"),
+                "query": one(r.queries, "query"),
+                "key": one(r.keys, "key"),
+                "value": one(r.values, "value"),
+                "output": one(r.outputs, "attention output"),
+                "before_units": before(r.ins, "norm before the units"),
+                "ins": inside(r.ins),
+                "outs": one(r.outs, "output of units"),
+                "before_head": before(r.heads, "norm before the head"),
+            },
+        )
     }
 
 
