@@ -23,7 +23,7 @@ WILLIAMSON: dict[int, tuple[str, str, str, str]] = {
     23: ("110100111001", "111110000101", "100000110101", "110101110110"),
     29: ("101011000100111", "101010000110110", "100101100011111", "111011011110001"),
 }
-LARGEST_DENSE = 64  # powers of 2 are joined up to this size: one small product is faster than six butterflies
+LARGEST_DENSE = 64  # factors are joined up to this size: one small product is faster than many passes over the data
 
 
 def order_exists(n: int) -> bool:
@@ -42,12 +42,13 @@ def factors(n: int) -> tuple[Tensor, ...]:
         raise InputError(
             f"no known construction gives a Hadamard matrix of order {n}: use how='orthogonal' for this bond"
         )
-    twos = sizes.count(2)
-    small = [base(m) for m in sizes if m != 2]
-    while twos:
-        step = min(twos, LARGEST_DENSE.bit_length() - 1)
-        small.append(_sylvester(step))
-        twos -= step
+    small: list[np.ndarray] = []
+    for m in sorted(sizes, reverse=True):
+        home = next((k for k, h in enumerate(small) if len(h) * m <= LARGEST_DENSE), None)
+        if home is None:
+            small.append(base(m))
+        else:
+            small[home] = np.kron(small[home], base(m))
     return tuple(torch.from_numpy(h).double() for h in small)
 
 
