@@ -227,6 +227,8 @@ NORMS = (
 
 def norm(d: Draft, i: int) -> int:
     kind, n = d.choose(NORMS), d.shapes[i][-1]
+    if n < 3:  # nothing but signs would be left: no rank shows there
+        kind = "normalise"
     match kind:
         case "layer_norm":
             return d.emit(kind, [i], d.shapes[i], d.parameter(n), d.parameter(n))

@@ -104,3 +104,38 @@ class SummedTable(nn.Module):
 
 
 add("summed-table", 7 * 5, lambda: Call(SummedTable(), (tokens(7),)), why="six entries for one sum")
+
+
+class NegatedReader(nn.Module):
+    """A known relation is read and its reader's result is scaled by a number: an absorber behind it must undo the factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm, self.leave = nn.Linear(9, 6, bias=False), nn.LayerNorm(6), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -2 * self.leave(self.norm(self.enter(x)))
+
+
+add(
+    "negated-reader",
+    9 + 5 * 4 // 2 + 6 + 6,
+    lambda: dense(NegatedReader(), 9),
+    why="means, O(d - 1), the norm's gain and shift",
+)
+
+
+class RoutedExperts(nn.Module):
+    """Softmax weights of linear experts, then a linear map: the rows of weights sum to one, the experts' inputs do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = nn.Linear(3, 3, bias=False), nn.Parameter(torch.zeros(3, 3, 3))
+        self.leave = nn.Linear(3, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.softmax(self.router(x), -1)
+        return self.leave(torch.einsum("...e,eoi,...i->...o", weights, self.experts, x))
+
+
+add("routed-experts", 3 + 3 * 3, lambda: dense(RoutedExperts(), 3), why="one row for all scores; GL(3)")

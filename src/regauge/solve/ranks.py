@@ -75,7 +75,11 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
             into = tuple(k for k in range(len(b.leaves)) if role.get((b.id, k)) == {"dual"})
             out = tuple(k for k in range(len(b.leaves)) if k not in into)
             maps.append((b, into, out))
-    relation = {s.block.id: 1 for s in plan.shifts.sources if s.known is not None}
+    roles = {s.block.id: [where for where, _ in s.roles] for s in plan.shifts.sources}
+
+    def relation(b: Block, into: Iterable[int]) -> int:
+        """One direction less comes through a map whose operand satisfies a relation on the leaves that it sums over."""
+        return int(any(where <= set(into) for where in roles.get(b.id, ())))
 
     def places(b: Block, k: int) -> set[int]:
         """Leaves over which the frame at leaf k has its copies."""
@@ -95,12 +99,13 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
         return total
 
     def amount(b: Block, into: tuple[int, ...], out: tuple[int, ...], k: int) -> int:
-        """Directions of the frame at leaf k that the map reaches."""
-        skip = places(b, k)
+        """Directions of the frame at leaf k that the map reaches: one for each index of its other leaves, but for those
+        over which the frame has its copies."""
+        rest = [j for j in range(len(b.leaves)) if j != k and j not in places(b, k)]
         if k in out:
-            less = relation.get(b.id, 0) if into else 0
-            return max(0, visible(b, (j for j in into if j not in skip)) - less)
-        return visible(b, (j for j in out if j not in skip))
+            less = relation(b, into) * visible(b, (j for j in rest if j in out))
+            return max(0, visible(b, rest) - less)
+        return visible(b, rest)
 
     for _ in range(len(widths) + 2):
         fresh = {r: [0, 0] for r in widths}
@@ -142,7 +147,7 @@ def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
             if k in places(b, touched[0]):
                 continue
             (inner if k in into else outer).append(k)
-        less = relation.get(b.id, 0) if inner else 0
+        less = relation(b, inner)
         full_in, full_out = prod(b.sizes[k] for k in inner) - less, prod(b.sizes[k] for k in outer)
         free = full_in * full_out - (visible(b, inner) - less) * visible(b, outer)
         if free:

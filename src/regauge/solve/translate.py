@@ -282,7 +282,7 @@ class _Replay:
             )
             mine = next(t for t in reader.ins if t.block.id == source.block.id)
             (other,) = [t for t in reader.ins if t is not mine]
-            factor = self.kappa(other.block, self.plan.known[other.block.id])
+            factor = factor * self.kappa(other.block, self.plan.known[other.block.id])
         step = u.reshape(source.shape) / factor
         self.values[d.pivot] = self.values[d.pivot] - step if d.pivot in self.values else -step
 
