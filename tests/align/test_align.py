@@ -23,8 +23,8 @@ SMALL = torch.bfloat16
 ZOO = load()
 QUICK = """mlp-relu mlp-tanh swiglu reglu conv-bn-eval-relu-bias squeeze-excite attn-softmax-gqa-fused mha-module rnn-tanh lstm
 attn-relu tied-layernorm-positions final-layernorm-nobias shared-twice-tanh sum-features-linear""".split()
-# frames that neither side spans, one after another: nothing tells them apart there
-BEYOND = {"linear-wide", "linear-wide-nobias"}
+# what is not found: frames that neither side spans, one after another; a stream that is centred and nothing else
+BEYOND = {"linear-wide", "linear-wide-nobias", "centred-not-divided"}
 
 
 def names(fast: tuple[str, ...]) -> list:

@@ -22,11 +22,23 @@ from regauge.solve.state import Moved, State, gather
 from regauge.solve.translate import Hide, Shift
 
 
+TURNS = 12  # what follows one translation may move another a little; each turn leaves less
+SETTLED = 1e-9  # of the first turn
+
+
 def remove(held: Held) -> None:
     """Bring every free translation, level and unseen direction of the state to its fixed value."""
     plan = held.plan
-    for level in (False, True):
-        held.apply(Shift(_wanted(held, plan, level), level))
+    first = 0.0
+    for turn in range(TURNS):
+        size = 0.0
+        for level in (False, True):
+            free = _wanted(held, plan, level)
+            size = max(size, _largest(free))
+            held.apply(Shift(free, level))
+        first = first if turn else size
+        if size <= SETTLED * first:
+            break
     held.apply(_hidden(plan, {u.block.id: -held.read(u.block).double() for u in plan.unseen}))
 
 
@@ -34,23 +46,37 @@ def between(moved: State, target: State) -> list[Move]:
     """The translations that take one state to the other, where all else of the element is in `moved` already."""
     plan = moved.plan
     moves: list[Move] = []
-    for level in (False, True):
-        shifts = plan.levels if level else plan.shifts
-        free = {}
-        for i in shifts.free:
-            s = shifts.sources[i]
-            free[i] = _component(target, s) - _component(moved, s)
-        if free:
-            moves.append(Shift(free, level))
-            moved = Moved(moved, moves[-1].on)
+    first = 0.0
+    for turn in range(TURNS):
+        size = 0.0
+        for level in (False, True):
+            shifts = plan.levels if level else plan.shifts
+            held = [shifts.sources[i] for i in shifts.free]
+            free = {s.id: _component(target, s) - _component(moved, s) for s in held}
+            size = max(size, _largest(free))
+            if _largest(free) > SETTLED * first:
+                moves.append(Shift(free, level))
+                moved = Moved(moved, moves[-1].on)
+        first = first if turn else size
+        if size <= SETTLED * first:
+            break
     if plan.unseen:
-        moves.append(_hidden(plan, {u.block.id: _read(target, u.block) - _read(moved, u.block) for u in plan.unseen}))
+        moves.append(
+            _hidden(
+                plan,
+                {u.block.id: _read(target, u.block) - _read(moved, u.block) for u in plan.unseen},
+            )
+        )
     return moves
 
 
 def _read(state: State, block: Block) -> Tensor:
     assert isinstance(block.value.op, Param)
     return gather(state.tensor(block.value.op.name), block).double()
+
+
+def _largest(free: dict[int, Tensor]) -> float:
+    return max((float(u.abs().max()) for u in free.values() if u.numel()), default=0.0)
 
 
 def _wanted(held: Held, plan: Plan, level: bool) -> dict[int, Tensor]:
@@ -81,7 +107,9 @@ def _divisors(shifts: Shifts) -> dict[int, tuple[float, tuple[Block, ...]]]:
 def _covector(state: State, s: Source) -> Tensor:
     """phi on the leaves of the block, size 1 elsewhere."""
     return _phi(
-        state, s.known.gains if s.known else (), [n if k in s.along else 1 for k, n in enumerate(s.block.sizes)]
+        state,
+        s.known.gains if s.known else (),
+        [n if k in s.along else 1 for k, n in enumerate(s.block.sizes)],
     )
 
 
