@@ -21,7 +21,6 @@ from regauge.solve.sources import SCALAR, Shifts, Source
 from regauge.solve.state import Moved, State, gather
 from regauge.solve.translate import Hide, Shift
 
-
 TURNS = 12  # what follows one translation may move another a little; each turn leaves less
 SETTLED = 1e-9  # of the first turn
 
