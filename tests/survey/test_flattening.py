@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import regauge
-from regauge.graph.flattening import factors
+from regauge.graph.flattening import factors, refined
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ from regauge.graph.flattening import factors
 )
 def test_factors(old, new, expected):
     assert factors(old, new) == expected
+
+
+def test_two_ways_of_joining_share_their_finest_factors():
+    assert refined((7, 11, 4), (7, 11, 2, 2)) == (7, 11, 2, 2)
+    assert refined((4, 6), (2, 12)) == (2, 2, 6)
+    assert refined((2, 3), (3, 2)) is None
 
 
 class GatedHeads(nn.Module):

@@ -71,8 +71,10 @@ class LateFlattening(Rewriter):
         found: dict[int, tuple[int, ...]] = {}
         for a, labels in zip(v.args, op.ins, strict=True):
             for l, s in zip(labels, self.apart[a.id].sizes, strict=True) if a.id in self.apart else ():
-                if found.setdefault(l, s) != s:
+                finer = refined(found.setdefault(l, s), s)
+                if finer is None:
                     return None
+                found[l] = finer
         found = {l: s for l, s in found.items() if len(s) > 1}
         if not found:
             return None
@@ -83,10 +85,10 @@ class LateFlattening(Rewriter):
         args: list[Value] = []
         for a, labels in zip(v.args, op.ins, strict=True):
             cut = any(l in found and n > 1 for l, n in zip(labels, a.shape, strict=True))
-            if a.id in self.apart and all(
-                s == found.get(l, s[:1]) for l, s in zip(labels, self.apart[a.id].sizes, strict=True)
-            ):
-                args.append(self.apart[a.id].inner)
+            known = self.apart.get(a.id)
+            if known and all(len(s) > 1 or l not in found for l, s in zip(labels, known.sizes, strict=True)):
+                shape = [n for l, s in zip(labels, known.sizes, strict=True) for n in found.get(l, s)]
+                args.append(self.b.reshape(known.inner, shape))
             elif cut and a.learned:
                 return None
             else:
@@ -97,6 +99,14 @@ class LateFlattening(Rewriter):
         sizes = tuple(found.get(l, (m,)) for l, m in zip(op.out, v.shape, strict=True))
         inner = self.b.op(replace(op, ins=ins, out=out), args, [n for s in sizes for n in s])
         return self._keep(v, inner, sizes)
+
+
+def refined(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The factors that the cuts of both leave of one axis; None where the cuts cross."""
+    if a == b:
+        return a
+    found = factors((*a,), b)
+    return None if found is None else tuple(n for s in found for n in s if n > 1)
 
 
 def factors(old: tuple[int, ...], new: tuple[int, ...]) -> tuple[tuple[int, ...], ...] | None:
