@@ -6,6 +6,7 @@ to those of j, times c.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -111,13 +112,19 @@ def _redundant(u: Units, state: State, limit: float) -> tuple[Removal, dict[int,
     merged: list[tuple[int, int]] = []
     norms = x.norm(dim=1)
     order = torch.argsort(norms, descending=True, stable=True).tolist()
-    kept: list[int] = []
+    direction = torch.linspace(1.0, 2.0, x.shape[1], dtype=x.dtype).cos()
+    shadow = x @ (direction / direction.norm())  # what is near is near in its shadow: a cheap sieve
+    size, place = norms.tolist(), shadow.tolist()
+    by_shadow: list[tuple[float, int]] = []
     for k in order:
         if k in gone:
             continue
-        twin = _twin(x, norms, k, kept, limit)
+        reach = 1.01 * limit * size[k] + 1e-15
+        low = bisect_left(by_shadow, (place[k] - reach, -1))
+        high = bisect_right(by_shadow, (place[k] + reach, len(x)))
+        twin = _twin(x, k, [j for _, j in by_shadow[low:high]], limit)
         if twin is None:
-            kept.append(k)
+            insort(by_shadow, (place[k], k))
         else:
             merged.append((k, twin))
     if not dead and not merged:
@@ -126,14 +133,13 @@ def _redundant(u: Units, state: State, limit: float) -> tuple[Removal, dict[int,
     return Removal(u.name, tuple(dead), tuple(sorted(merged))), factors
 
 
-def _twin(x: Tensor, norms: Tensor, k: int, kept: list[int], limit: float) -> int | None:
-    """The kept unit that equals unit k."""
-    near = [j for j in kept if float(norms[j] - norms[k]) <= limit * float(norms[j])]
+def _twin(x: Tensor, k: int, near: list[int], limit: float) -> int | None:
+    """The unit among those near that equals unit k."""
     if not near:
         return None
     distance = (x[near] - x[k]).norm(dim=1)
     best = int(distance.argmin())
-    return near[best] if float(distance[best]) <= limit * float(norms[k]) else None
+    return near[best] if float(distance[best]) <= limit * float(x[k].norm()) else None
 
 
 def _add_readers(
