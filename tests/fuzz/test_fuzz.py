@@ -36,7 +36,7 @@ def test_no_more_is_inferred_than_there_is(network: Network) -> None:
 @given(networks)
 @settings(max_examples=400, **quiet)
 def test_many(network: Network) -> None:
-    found = verdict(network)
+    found = verdict(network, tight=False)
     assert not found.bad, f"{found}\n{network}"
 
 
