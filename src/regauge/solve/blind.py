@@ -20,20 +20,22 @@ Places = frozenset[int]
 @dataclass(frozen=True)
 class Tolerance:
     """`everything`, or disturbances that are constant along all leaves of one of `along`. joint: the same, if besides the
-    disturbance is equal in all blocks into which those axes are cut."""
+    disturbance is equal in all blocks into which the axis of the value is cut that comes first."""
 
     everything: bool = False
     along: frozenset[Places] = frozenset()
-    joint: frozenset[Places] = frozenset()
+    joint: frozenset[tuple[int, Places]] = frozenset()
 
     def __and__(self, other: Tolerance) -> Tolerance:
         if self.everything:
             return other
         if other.everything:
             return self
-        pairs = {a | b for a, b in product(self.along | self.joint, other.along | other.joint)}
         whole = {a | b for a, b in product(self.along, other.along)}
-        return Tolerance(along=_smallest(whole), joint=_smallest(pairs - whole))
+        pairs = {(x, a | b) for (x, a), b in product(self.joint, other.along)}
+        pairs |= {(x, a | b) for (x, a), b in product(other.joint, self.along)}
+        pairs |= {(x, a | b) for (x, a), (y, b) in product(self.joint, other.joint) if x == y}
+        return Tolerance(along=_smallest(whole), joint=frozenset((x, u) for x, u in pairs if u not in whole))
 
     def covers(self, varies: Places) -> bool:
         """Does it tolerate a disturbance that varies only along these leaves?"""
@@ -86,34 +88,73 @@ def _through(r: Relation, b: Block, out: Tolerance, blocks: Blocks, readers: lis
 
 def _term(r: Relation, t: Term, out: Tolerance, blocks: Blocks, readers: list[Relation]) -> Tolerance:
     """What the operand may suffer, from what the result may."""
-    whole = _back(r, t, out.along, blocks, None)
-    joint = _back(r, t, out.joint, blocks, readers) if out.joint else Tolerance()
+    whole = _back(r, t, out.along)
+    joint = _joint(r, t, out.joint, blocks, readers)
     if whole.everything or joint.everything:
         return ALL
-    return Tolerance(along=whole.along, joint=joint.along | whole.joint | joint.joint)
+    return Tolerance(along=whole.along | joint.along, joint=whole.joint | joint.joint)
 
 
-def _complete(r: Relation, t: Term, labels: Places, blocks: Blocks, readers: list[Relation] | None) -> bool:
-    """The operand enters every block into which the axes of these labels are cut."""
-    if readers is None:
-        return True
-    axes = {a for l, (a, _, _) in zip(r.out.labels, r.out.block.leaves, strict=True) if l in labels}
-    reached = {x.out.block.id for x in readers if any(y.block.id == t.block.id for y in x.ins)}
-    return all(b.id in reached for b in blocks.siblings(r.out.block, axes))
-
-
-def _back(
-    r: Relation, t: Term, sets_out: frozenset[Places], blocks: Blocks, readers: list[Relation] | None
+def _joint(
+    r: Relation, t: Term, asked: frozenset[tuple[int, Places]], blocks: Blocks, readers: list[Relation]
 ) -> Tolerance:
+    """As `_back`, for disturbances that are equal in all blocks along an axis of the result."""
+    along: set[Places] = set()
+    joint: set[tuple[int, Places]] = set()
+    for axis, places in asked:
+        labels = frozenset(r.out.labels[k] for k in places)
+        found = _axis(r, t, axis)
+        if found is None:
+            continue
+        back = _back(r, t, frozenset({places}))
+        mine = frozenset(k for k, l in enumerate(t.labels) if l in labels)
+        if not (back.everything or mine in back.along):
+            continue
+        if found >= 0:
+            joint.add((found, mine))
+            continue
+        reached = {x.out.block.id for x in readers if any(y.block.id == t.block.id for y in x.ins)}
+        if not all(b.id in reached for b in blocks.siblings(r.out.block, {axis})):
+            continue
+        if not mine:
+            return ALL
+        along.add(mine)
+    return Tolerance(along=_smallest(along), joint=frozenset(joint))
+
+
+def _axis(r: Relation, t: Term, axis: int) -> int | None:
+    """The axis of the operand that an axis of the result is; -1: the operand is broadcast along it; None: neither."""
+    old, new = t.block.value.shape, r.out.block.value.shape
+    match r.op:
+        case Einsum() | Add() | Pointwise():
+            at = next(i for i, x in enumerate(r.ins) if x is t)
+            label = r.op.out[axis]
+            if isinstance(r.op, Einsum) and any(label in ins for i, ins in enumerate(r.op.ins) if i != at):
+                return None
+            if label not in r.op.ins[at]:
+                return -1
+            # a parameter may stand for a part of it, whose axes are not those of the operation
+            return None if isinstance(t.block.value.op, Param) else r.op.ins[at].index(label)
+        case Along() if r.op.out[axis] not in r.op.touched and t is r.ins[0]:
+            return r.op.ins[0].index(r.op.out[axis])
+        case Reshape():
+            end = axis - len(new)
+            if len(old) + end >= 0 and old[end:] == new[end:]:
+                return len(old) + end
+            return axis if old[: axis + 1] == new[: axis + 1] else None
+        case Slice() | Mix() | Concat() if r.op.axis != axis:
+            return axis
+    return None
+
+
+def _back(r: Relation, t: Term, sets_out: frozenset[Places]) -> Tolerance:
     others = {l for o in r.ins if o is not t for l in o.labels}
     asked = [frozenset(r.out.labels[k] for k in u) for u in sets_out]  # as labels
 
     def back(sets: list[Places]) -> Tolerance:
         """Sets of labels of the result as leaves of the operand; none left: it is broadcast along the whole set."""
         mine = [frozenset(k for k, l in enumerate(t.labels) if l in u) for u in sets]
-        if any(not m and _complete(r, t, u, blocks, readers) for m, u in zip(mine, sets, strict=True)):
-            return ALL
-        return Tolerance(along=_smallest({m for m in mine if m}))
+        return ALL if not all(mine) else Tolerance(along=_smallest(set(mine)))
 
     match r.op:
         case Einsum():
@@ -142,14 +183,14 @@ def _back(
             result = Tolerance()
             if r.op.linear:
                 result = back([u for u in asked if not (u & r.touched)])
-            if r.op.blind and t is r.ins[0] and readers is None:
+            if r.op.blind and t is r.ins[0]:
                 touched = frozenset(k for k, l in enumerate(t.labels) if l in r.touched)
                 if result.everything or not touched and entire(r, t):
                     return ALL
                 if entire(r, t):
                     return Tolerance(along=_smallest({*result.along, touched}))
-                # a block with one entry along the axis has no leaf there by which "equal in all blocks" could be followed
-                return Tolerance(along=result.along, joint=frozenset({touched} if touched else ()))
+                axes = [i for i, l in enumerate(r.op.ins[0]) if l in r.op.touched]
+                return Tolerance(along=result.along, joint=frozenset({(axes[0], touched)} if len(axes) == 1 else ()))
             return result
     return Tolerance()
 

@@ -306,9 +306,8 @@ class _Solver:
         tolerance = self.tolerance.get(b.id)
         if tolerance is None or tolerance.covers(varies):
             return
-        for places in tolerance.joint:
-            axes = {b.leaves[k][0] for k in places} or {a for a in range(b.value.ndim) if b.value.shape[a] > 1}
-            if not places & varies and self._everywhere(b, axes - {b.leaves[k][0] for k in varies}):
+        for axis, places in tolerance.joint:
+            if not places & varies and self._everywhere(b, {axis}):
                 return
         readers = self.readers.get(b.id, [])
         observed = any(b.value is v for v in self.blocks.graph.outputs)
