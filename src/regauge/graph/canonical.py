@@ -96,21 +96,23 @@ class _Simplify(Rewriter):
         return None
 
     def _unpermuted(self, v: Value) -> Value:
-        """Read a weight under its own labels where it was transposed or repeated on the way."""
         assert isinstance(v.op, Einsum)
+        return self._product(v.op, [self.new[a.id] for a in v.args], v.shape)
+
+    def _product(self, op: Einsum, given: list[Value], shape: tuple[int, ...]) -> Value:
+        """An einsum that reads a weight under its own labels where it was transposed or repeated on the way."""
         ins, args = [], []
-        for i, (labels, a) in enumerate(zip(v.op.ins, v.args, strict=True)):
-            new = self.new[a.id]
+        for i, (labels, new) in enumerate(zip(op.ins, given, strict=True)):
             inner = new.op
             if isinstance(inner, Einsum) and len(new.args) == 1 and not new.data:
-                held = {l for j, others in enumerate(v.op.ins) if j != i for l in others}
+                held = {l for j, others in enumerate(op.ins) if j != i for l in others}
                 repeated = {l for l, own in zip(labels, inner.out, strict=True) if own not in inner.ins[0]}
                 if set(inner.ins[0]) <= set(inner.out) and repeated <= held:
                     labels = tuple(labels[inner.out.index(l)] for l in inner.ins[0])
                     new = new.args[0]
             ins.append(labels)
             args.append(new)
-        return self.b.op(Einsum(tuple(ins), v.op.out), args, v.shape)
+        return self.b.op(Einsum(tuple(ins), op.out), args, shape)
 
     def _rows(self, v: Value) -> Value | None:
         """The part of a table that an input of this length reads: a selection, so that the whole table moves together."""
@@ -138,7 +140,7 @@ class _Simplify(Rewriter):
         for l in {l for i in inner.ins for l in i} - set(rename):
             rename[l] = fresh = fresh + 1
         ins = tuple(tuple(rename[l] for l in i) for i in inner.ins)
-        return self.b.op(Einsum(ins, v.op.out), [self.new[a.id] for a in x.args], v.shape)
+        return self._product(Einsum(ins, v.op.out), [self.new[a.id] for a in x.args], v.shape)
 
     def _centring(self, v: Value) -> Value | None:
         """x - mean(x)."""
