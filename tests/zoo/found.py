@@ -139,3 +139,25 @@ class RoutedExperts(nn.Module):
 
 
 add("routed-experts", 3 + 3 * 3, lambda: dense(RoutedExperts(), 3), why="one row for all scores; GL(3)")
+
+
+class Summed(nn.Module):
+    """A parameter to which a product of two others is added before it is read."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.w, self.rank = nn.Parameter(torch.randn(5, 4)), rank
+        self.a = nn.Parameter(torch.randn(rank, 5) if rank else torch.randn(5, 4))
+        self.b = nn.Parameter(torch.randn(4, rank) if rank else torch.randn(5, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x @ (self.w + ((self.b @ self.a).T if self.rank else self.a * self.b)))
+
+
+add(
+    "sum-with-product-transposed",
+    2 * (5 + 4),
+    lambda: dense(Summed(2), 5),
+    why="both factors are free; they were shifted together, as if their product were linear in the two",
+)
+add("sum-with-product-entrywise", 2 * 5 * 4, lambda: dense(Summed(0), 5), why="as above, entry by entry")

@@ -50,12 +50,18 @@ class Absorb(Rewriter):
             w, c, other = v.args[i], v.op.coefs[i], v.args[1 - i]
             if not self._open(w) or c != 1:
                 continue
-            scale = v.op.coefs[1 - i]
-            while isinstance(other.op, Add) and len(other.args) == 1 and self.single(other):
-                scale, other = scale * other.op.coefs[0], other.args[0]
+            scale, flipped = v.op.coefs[1 - i], False
+            while len(other.args) == 1 and other.ndim == 2 and self.single(other):
+                if isinstance(other.op, Add) and other.op.ins[0] == other.op.out:
+                    scale *= other.op.coefs[0]
+                elif isinstance(other.op, Einsum) and other.op.ins[0] == other.op.out[::-1]:
+                    flipped = not flipped
+                else:
+                    break
+                other = other.args[0]
             factors = self._product(other)
             if factors is not None:
-                return self._raised(w, (Update(scale, factors, False),))
+                return self._raised(w, (Update(scale, factors, flipped),))
         return None
 
     def _open(self, w: Value) -> bool:

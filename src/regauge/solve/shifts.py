@@ -200,6 +200,10 @@ class _Solver:
         return out
 
     def _product(self, r: Relation, out: Expression) -> None:
+        moving = [t for t in r.ins if self.tau.get(t.block.id)]
+        for t in moving[1:]:  # two translations that multiply one another are no translation
+            for s in list(self.tau[t.block.id]):
+                self._kill(s)
         for t in r.ins:
             others = [o for o in r.ins if o is not t]
             for s, part in list(self.tau.get(t.block.id, {}).items()):
