@@ -200,10 +200,9 @@ class _Solver:
         return out
 
     def _product(self, r: Relation, out: Expression) -> None:
-        moving = [t for t in r.ins if self.tau.get(t.block.id)]
-        for t in moving[1:]:  # two translations that multiply one another are no translation
-            for s in list(self.tau[t.block.id]):
-                self._kill(s)
+        moving = [self.tau[t.block.id] for t in r.ins if self.tau.get(t.block.id)]
+        for s in [s for tau in moving[1:] for s in tau]:
+            self._kill(s)  # two translations that multiply one another are no translation
         for t in r.ins:
             others = [o for o in r.ins if o is not t]
             for s, part in list(self.tau.get(t.block.id, {}).items()):
@@ -333,15 +332,12 @@ class _Solver:
                     self._kill(s)
                 return
             part = expression.pop(pivot)
-            self.demands.append(Demand(b, pivot, part, self._scalar(pivot, b) if part.kind == SCALAR else None))
+            self.demands.append(Demand(b, pivot, part, self.sources[pivot].known if part.kind == SCALAR else None))
             self.solved.add(pivot)
             for s in expression:
                 self.pivots.setdefault(s, set()).add(pivot)
             self._substitute(pivot, part, expression)
             return
-
-    def _scalar(self, s: int, b: Block) -> Known | None:
-        return self.sources[s].known
 
     def _pivot(self, b: Block, expression: Expression) -> int | None:
         """The youngest source with an invertible coefficient that reaches every place where the translation varies."""
