@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,35 +30,16 @@ from regauge.graph.ir import (
 )
 from regauge.rules.pointwise import keyed
 
-if TYPE_CHECKING:
-    from regauge.solve.gauge import Gauge
-
 SCHEMA = 2
 PATTERN = 1 << 22
 
 
-def encode(gauge: Gauge) -> str:
-    plan = gauge.plan
+def encode(graph: Graph, aliases: dict[str, tuple[str, ...]], answer: dict[str, Any]) -> str:
+    """The core graph, the other names of its parameters, and beside them what a reader of the file wants to know.
+
+    answer: plain data; "observe", "frozen" and "dim" are read back by `decode`."""
     return json.dumps(
-        {
-            "schema": SCHEMA,
-            "dim": gauge.dim,
-            "observe": gauge.observe,
-            "frozen": list(gauge.frozen),
-            "terms": [{"label": t.label, "count": t.count, "each": t.each} for t in gauge.terms],
-            "bonds": [
-                {
-                    "name": b.name,
-                    "size": b.size,
-                    "group": str(b.group),
-                    "dim": b.dim,
-                    "touches": [{"parameter": t.parameter, "axis": t.axis, "side": t.side} for t in b.touches],
-                }
-                for b in gauge.bonds
-            ],
-            "aliases": {k: list(v) for k, v in plan.aliases.items() if k in plan.shapes},
-            "graph": _graph(plan.graph),
-        }
+        {"schema": SCHEMA, **answer, "aliases": {k: list(v) for k, v in aliases.items()}, "graph": _graph(graph)}
     )
 
 

@@ -10,10 +10,11 @@ import torch
 from regauge.errors import InputError
 from regauge.solve import sampling
 from regauge.solve.bonds import Bond, Touch, bonds
+from regauge.solve.codec import decode, encode
 from regauge.solve.element import Element
 from regauge.solve.explain import Trail, trail
 from regauge.solve.obstructions import Obstruction, obstructions
-from regauge.solve.passes import absorbed, dimension, doubled, unread
+from regauge.solve.passes import absorbed, dimension, doubled, solve, unread
 from regauge.solve.plan import Plan, frame_dim
 from regauge.solve.ranks import shortfalls
 
@@ -181,17 +182,28 @@ class Gauge:
 
     def to_json(self) -> str:
         """The gauge as text: a summary for other tools, and the core graph from which it is read back."""
-        from regauge.solve.codec import encode
-
-        return encode(self)
+        plan = self.plan
+        answer = {
+            "dim": self.dim,
+            "observe": self.observe,
+            "frozen": list(self.frozen),
+            "terms": [{"label": t.label, "count": t.count, "each": t.each} for t in self.terms],
+            "bonds": [
+                {
+                    "name": b.name,
+                    "size": b.size,
+                    "group": str(b.group),
+                    "dim": b.dim,
+                    "touches": [{"parameter": t.parameter, "axis": t.axis, "side": t.side} for t in b.touches],
+                }
+                for b in self.bonds
+            ],
+        }
+        return encode(plan.graph, {k: v for k, v in plan.aliases.items() if k in plan.shapes}, answer)
 
     @staticmethod
     def from_json(text: str) -> Gauge:
-        from regauge.solve.codec import decode
-
         graph, aliases, observe, frozen, dim = decode(text)
-        from regauge.solve.passes import solve
-
         gauge = Gauge(solve(graph, aliases), observe, frozen)
         if gauge.dim != dim:
             raise InputError(

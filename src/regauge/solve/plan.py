@@ -15,7 +15,6 @@ from regauge.solve.cells import Cells
 from regauge.solve.charges import Charges
 from regauge.solve.frames import Derived, Frames
 from regauge.solve.indices import Indices
-from regauge.solve.state import State, gather, positions
 
 
 @dataclass(frozen=True)
@@ -186,4 +185,4 @@ def _first(cells: Cells, where: dict[int, int]) -> int:
     return _neighbour(cells, c, leaf)
 
 
-__all__ = ["Derived", "Plan", "Shuffle", "Source", "State", "frame_dim", "gather", "kind_of", "plan", "positions"]
+__all__ = ["Derived", "Plan", "Shuffle", "Source", "frame_dim", "kind_of", "plan"]
