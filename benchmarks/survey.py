@@ -1,16 +1,19 @@
 """The survey: what regauge makes of every architecture that can be built.
 
     python benchmarks/survey.py                         # all kinds, both proofs; resumes where it stopped
-    python benchmarks/survey.py --kind causal --only llama gpt2 --again
+    python benchmarks/survey.py --kind causal --only llama "gpt*" --again
+    python benchmarks/survey.py --stale                 # redo what another version of the compiler answered
     python benchmarks/survey.py --page                  # only write docs/survey.md from the records
 
 Records are one JSON file for each subject under ``benchmarks/survey_records``; the page is made from them and never
-edited. A record is reused unless ``--again`` is given or it lacks a stage that is asked for.
+edited. A record is reused unless ``--again`` is given or it lacks a stage that is asked for. It holds a digest of the
+compiler that made it, so that the page can say which records an older one made.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import functools
 import json
 import sys
@@ -19,6 +22,7 @@ from typing import Any
 
 from survey_parts.examine import examine
 from survey_parts.page import write_page
+from survey_parts.version import compiler_digest
 from survey_parts.workers import run_all
 
 HERE = Path(__file__).parent
@@ -38,9 +42,10 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--only", nargs="*", help="names of subjects")
+    parser.add_argument("--only", nargs="*", help="names of subjects, or patterns")
     parser.add_argument("--stages", nargs="+", choices=("trace", "infer", "tight"), default=["trace", "infer", "tight"])
     parser.add_argument("--again", action="store_true", help="do not reuse records")
+    parser.add_argument("--stale", action="store_true", help="redo records that another compiler made")
     parser.add_argument("--failed", action="store_true", help="redo records that hold an error or are unsound")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each subject")
@@ -54,29 +59,35 @@ def survey(kind: str, options: argparse.Namespace, records: Path) -> None:
     """Examine the subjects of one kind that have no record yet, and write each record as it comes."""
     folder = records / kind
     folder.mkdir(parents=True, exist_ok=True)
-    names = [n for n in subjects(kind) if not options.only or n in options.only]
-    wanted = [n for n in names if options.again or stale(folder / f"{n}.json", options)]
-    known = {} if options.again else {n: r for n in wanted if (r := standing(folder / f"{n}.json"))}
+    digest = compiler_digest()
+    names = [n for n in subjects(kind) if not options.only or any(fnmatch.fnmatch(n, p) for p in options.only)]
+    wanted = [n for n in names if options.again or lacking(folder / f"{n}.json", options, digest)]
+    known = {} if options.again else {n: r for n in wanted if (r := standing(folder / f"{n}.json", digest))}
     job = functools.partial(_job, kind, frozenset(options.stages), known)
     for done, (name, record) in enumerate(run_all(job, wanted, options.jobs, options.limit), 1):
-        (folder / f"{name}.json").write_text(json.dumps({"name": name, "kind": kind} | record, indent=1) + "\n")
+        record = {"name": name, "kind": kind, "compiler": digest} | record
+        (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
         print(f"{done}/{len(wanted)} {kind} {name}: {summary(record)}", flush=True)
 
 
-def stale(path: Path, options: argparse.Namespace) -> bool:
+def lacking(path: Path, options: argparse.Namespace, digest: str) -> bool:
+    """Whether a subject is to be examined: for the first time, further, or anew."""
     if not path.exists():
         return True
     record = json.loads(path.read_text())
+    if options.stale and record.get("compiler") != digest:
+        return True
     if "error" in record or record.get("sound") is False:
         return bool(options.failed)
     shows = {"trace": "nodes", "infer": "dim", "tight": "tight"}
     return any(shows[s] not in record for s in options.stages)
 
 
-def standing(path: Path) -> dict[str, Any] | None:
-    """A record that further stages can be added to."""
+def standing(path: Path, digest: str) -> dict[str, Any] | None:
+    """A record that further stages can be added to: the same compiler's, without faults."""
     record = json.loads(path.read_text()) if path.exists() else {"error": "none"}
-    return None if "error" in record or record.get("sound") is False else record
+    faulty = "error" in record or record.get("sound") is False
+    return None if faulty or record.get("compiler") != digest else record
 
 
 def _job(kind: str, stages: frozenset[str], known: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
