@@ -22,8 +22,8 @@ from .trace import Traced, live_nodes, parameter_operators, sizes_depend_on_data
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
 SMALL = {"width": 8, "vocabulary": 19}  # the copy whose Jacobian is factorised
 MANY_TOKENS = 83
-ENOUGH = 1100  # parameters beyond which such a copy has one layer of each kind instead of two
-LARGEST = 3000  # parameters beyond which its Jacobian is not factorised
+ENOUGH = 2000  # parameters beyond which such a copy has one layer of each kind instead of two
+LARGEST = 10_000  # parameters that are read beyond which its Jacobian is not factorised: 25 s and 2.5 GB at 8,000
 
 
 def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -114,27 +114,28 @@ def tighten(kind: str, name: str, record: dict[str, Any]) -> dict[str, Any]:
     """
     import regauge
 
-    from .prove import nullity, unsoundness
+    from .nullity import nullity
+    from .prove import unsoundness
 
     found: dict[str, Any] = {"tight": None}
     for subject in small_copies(kind, name):
-        count = size(subject)
+        with _patches(record.get("patched", False)):
+            gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
+        count = sum(p.numel() for n, p in subject.model.named_parameters() if n in gauge.parameters)
         if count > LARGEST:
             found.setdefault("why_not", f"the small copy has {count} parameters")
             continue
-        with _patches(record.get("patched", False)):
-            gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
         error = max(record["unsoundness"], unsoundness(subject, gauge, elements=2))
-        null, cut = nullity(subject, listed=gauge.parameters)
+        null = nullity(subject, listed=gauge.parameters)
         found = {
             "unsoundness": error,
             "sound": error < UNSOUND,
             "small": count,
-            "tight": gauge.dim == null,
+            "tight": gauge.dim == null.directions,
             "small_dim": gauge.dim,
-            "nullity": null,
-            "cut": cut,
-            "gap": null - gauge.dim,
+            "nullity": null.directions,
+            "cut": null.gap,
+            "gap": null.directions - gauge.dim,
         }
         if found["tight"] or not found["sound"]:
             break

@@ -1,10 +1,9 @@
-"""Both sides of the proof, measured apart from the library: a finite element leaves the function as it is, and the
-dimension equals the nullity of the Jacobian."""
+"""One side of the proof, measured apart from the library: a finite element leaves the function as it is."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from .build import Subject, token_rows
+from .build import Subject
 
 
 class InDouble(TorchFunctionMode):
@@ -66,100 +65,3 @@ def unsoundness(subject: Subject, gauge: Any, elements: int = 3) -> float:
         change = (run({k: after.get(k, v) for k, v in before.items()}) - reference).abs().max() / reference.abs().max()
         worst = max(worst, float(change)) if torch.isfinite(change) else float("inf")
     return worst
-
-
-def nullity(
-    subject: Subject, margin: float = 1.3, tolerance: float = 1e-13, listed: Container[str] | None = None
-) -> tuple[int, float]:
-    """Directions of parameter space that change no output at first order, and the gap of singular values at the cut.
-
-    Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
-    there are ``margin`` times as many as parameters: a sample's own outputs share one narrow hidden state.
-    Parameters count once each however many names they have. A singular value counts as zero below ``tolerance`` times
-    the largest, after each parameter's columns are scaled to the same norm. Tensors that the function never reads
-    belong to no group: they do not count, unless they are ``listed``.
-    """
-    model, args, kwargs = doubled(subject)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.padding_idx = None  # autograd drops a row on which the function depends
-    named = {n: p.requires_grad_() for n, p in model.named_parameters() if p.is_floating_point()}
-    parameters = list(named.values())
-    count = sum(p.numel() for p in parameters)
-    blocks, rows, draw = [], 0, 0
-    while rows < margin * count:
-        block = _fresh_jacobian(model, (args, kwargs), parameters, draw, subject.vocabulary)
-        blocks.append(block)
-        rows, draw = rows + block.shape[0], draw + 1
-    jacobian = torch.cat(blocks)
-    scale = jacobian.norm(dim=0)
-    scale[scale <= 1e-12 * scale.max()] = 1.0
-    triangle = torch.linalg.qr(jacobian / scale, mode="r").R
-    values = torch.linalg.svdvals(triangle)
-    zero = int((values <= tolerance * values[0]).sum()) + max(0, count - len(values))
-    dead = (jacobian == 0).all(0).split([p.numel() for p in parameters])
-    unread = sum(
-        d.numel() for n, d in zip(named, dead, strict=True) if listed is not None and n not in listed and d.all()
-    )
-    last, first = values[len(values) - zero - 1], values[len(values) - zero] if zero < len(values) and zero else 0.0
-    return zero - unread, float(last / max(float(first), 1e-300))
-
-
-def _fresh_jacobian(model: nn.Module, inputs: Any, parameters: Sequence[Tensor], draw: int, vocabulary: int) -> Tensor:
-    """Tokens from the whole vocabulary, unless the model refuses some (those that stand for an image that is not there)."""
-    try:
-        args, kwargs = fresh(inputs, draw, vocabulary)
-        return _jacobian(model, args, kwargs, parameters, draw)
-    except (ValueError, IndexError):
-        args, kwargs = fresh(inputs, draw)
-        return _jacobian(model, args, kwargs, parameters, draw)
-
-
-def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:
-    torch.manual_seed(0)
-    with InDouble():
-        full = model(*args, **kwargs)
-    output, rows = full.flatten(), []
-    samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
-    weights = torch.randn(
-        min(len(output), 2 * samples), len(output), dtype=output.dtype, generator=torch.Generator().manual_seed(draw)
-    )
-    for chunk in weights.split(128):
-        try:
-            rows.append(_pulled_back(output, parameters, chunk, batched=True))
-        except RuntimeError:  # an operator without a batching rule
-            rows += [_pulled_back(output, parameters, c, batched=False) for c in chunk]
-    return torch.cat(rows)
-
-
-def _pulled_back(output: Tensor, parameters: Sequence[Tensor], cotangents: Tensor, batched: bool) -> Tensor:
-    grads = torch.autograd.grad(
-        output, parameters, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
-    )
-    count = len(cotangents) if batched else 1
-    return torch.cat(
-        [
-            torch.zeros(count, p.numel(), dtype=p.dtype) if g is None else g.reshape(count, -1)
-            for p, g in zip(parameters, grads, strict=True)
-        ],
-        dim=1,
-    )
-
-
-def fresh(inputs: Any, draw: int, vocabulary: int = 0) -> Any:
-    """Inputs of the same kind, drawn anew: floats normal, tokens from the vocabulary, everything else as it is."""
-    rng = torch.Generator().manual_seed(1000 + draw)
-
-    def renew(x: Any) -> Any:
-        if isinstance(x, dict):
-            return {
-                k: token_rows(v, rng, vocabulary) if k.endswith("input_ids") and draw else renew(v)
-                for k, v in x.items()
-            }
-        if isinstance(x, (tuple, list)):
-            return type(x)(map(renew, x))
-        if not isinstance(x, Tensor) or draw == 0 or not x.is_floating_point():
-            return x
-        return torch.randn(x.shape, generator=rng, dtype=x.dtype)
-
-    return renew(inputs)

@@ -1,11 +1,15 @@
 """The survey's own measure of both sides, against groups that are known in closed form."""
 
 import copy
+import math
 
+import pytest
 import torch
 from survey_parts.build import Subject
+from survey_parts.nullity import nullity
 from survey_parts.plain import build_plain
-from survey_parts.prove import InDouble, nullity, unsoundness
+from survey_parts.prove import InDouble, unsoundness
+from survey_parts.rank import rank
 from survey_parts.workers import run_all
 
 
@@ -42,7 +46,7 @@ def test_nullity_of_known_networks():
     # linear after linear: all but the map itself; a bilinear form of two maps of one input: all but its quadratic forms
     expected = {"Tanh": 0, "Identity": 5 * 12 + 12 + 12 * 3 + 3 - (5 * 3 + 3), "Bilinear": 135 - 3 * 21}
     for name, directions in expected.items():
-        assert nullity(build_plain(name))[0] == directions, name
+        assert nullity(build_plain(name)).directions == directions, name
 
 
 def test_upcasts_are_lifted():
@@ -55,7 +59,7 @@ def test_nullity_counts_what_one_row_of_a_relu_hides():
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     torch.manual_seed(1)
     subject = Subject("relu", copy.deepcopy(net), (torch.randn(64, 3),), {})
-    assert nullity(subject)[0] == 4
+    assert nullity(subject).directions == 4
 
 
 def _job(name):
@@ -70,3 +74,18 @@ def test_workers_survive_failures():
     results = dict(run_all(_job, ["a", "bad", "dead", "b"], 2, 60.0))
     assert results["a"] == {"name": "a"} and results["b"] == {"name": "b"}
     assert "ValueError" in results["bad"]["error"] and "ended" in results["dead"]["error"]
+
+
+@pytest.mark.parametrize(("n", "null", "least"), [(40, 0, 1e-3), (300, 37, 1e-3), (300, 1, 1e-8), (300, 80, 3e-10)])
+def test_rank_by_a_plain_factorisation(n, null, least):
+    """Null vectors that sit on few columns, and singular values down to those that a norm's eps leaves."""
+    rng = torch.Generator().manual_seed(n + null)
+    left = torch.linalg.qr(torch.randn(2 * n, n, generator=rng, dtype=torch.float64)).Q
+    right = torch.eye(n, dtype=torch.float64)
+    right[:100, :100] = torch.linalg.qr(torch.randn(100, 100, generator=rng, dtype=torch.float64)).Q[:n, :n]
+    values = torch.cat([torch.zeros(null), torch.logspace(0, math.log10(least), n - null)]).double()
+    matrix = (left * values) @ right
+    found = rank(matrix.clone())
+    assert found.rank == n - null and found.null.shape == (n, null) and found.gap > least / 1e-13
+    torch.testing.assert_close(matrix @ found.null, torch.zeros(2 * n, null).double(), rtol=0, atol=1e-14)
+    torch.testing.assert_close(found.null.T @ found.null, torch.eye(null).double(), rtol=0, atol=1e-12)

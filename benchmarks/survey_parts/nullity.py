@@ -1,0 +1,153 @@
+"""The other side of the proof: the nullity of the Jacobian d outputs / d parameters at generic parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .build import Subject, token_rows
+from .prove import InDouble, doubled
+from .rank import NULL, Rank, rank
+
+ROUNDS = 4  # how often rows are added before the count is taken as it is
+DROWNED = 1e-12  # a column this small beside the largest is rounding
+
+
+@dataclass(frozen=True)
+class Nullity:
+    """How many directions change no output at first order; `gap`: of singular values at the cut."""
+
+    directions: int
+    gap: float
+
+
+def nullity(subject: Subject, listed: Container[str] | None = None) -> Nullity:
+    """Directions of parameter space that change no output at first order.
+
+    Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
+    further ones see none of the directions that are left: a sample's own outputs share one narrow hidden state.
+    Parameters count once each however many names they have, scaled to the same norm. Tensors that the function never
+    reads belong to no group: they do not count, unless they are ``listed``.
+    """
+    model, args, kwargs = doubled(subject)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None  # autograd drops a row on which the function depends
+    named = {n: p.requires_grad_() for n, p in model.named_parameters() if p.is_floating_point()}
+    source = _Rows(model, (args, kwargs), subject.vocabulary, list(named.values()))
+    jacobian, live, found = _settled(source)
+    dead = iter((~live).split([p.numel() for p in source.parameters]))
+    unread = 0
+    for name, parameter in named.items():
+        gone = next(dead) if any(parameter is p for p in source.parameters) else torch.ones(parameter.numel()).bool()
+        unread += int(gone.sum()) if not gone.all() or listed is None or name in listed else 0
+    return Nullity(int(live.sum()) - found.rank + unread, found.gap)
+
+
+def _settled(source: _Rows) -> tuple[Tensor, Tensor, Rank]:
+    """Rows enough, which of their columns are not zero, and the rank of those."""
+    columns = sum(p.numel() for p in source.parameters)
+    jacobian = source.gather(columns + columns // 16 + 32)
+    for left in reversed(range(ROUNDS)):
+        live = (jacobian != 0).any(0)
+        kept = jacobian[:, live]
+        scale = kept.norm(dim=0)
+        scale[scale <= DROWNED * scale.max()] = 1.0
+        found = rank(kept.div_(scale))
+        del kept
+        fresh = source.gather(1)
+        if not left or not _sees(fresh, live, found.null / scale[:, None]):
+            break
+        jacobian = torch.cat([jacobian, fresh, source.gather(columns // 2)])
+    return jacobian, live, found
+
+
+def _sees(rows: Tensor, live: Tensor, null: Tensor) -> bool:
+    """Whether further rows move along directions that the others did not."""
+    if bool((rows[:, ~live] != 0).any()):
+        return True
+    return bool(null.shape[1]) and bool((rows[:, live] @ (null / null.norm(dim=0))).norm() > NULL * rows.norm())
+
+
+class _Rows:
+    """The Jacobian's rows, over one draw of inputs after another; `parameters`: those that the function reads."""
+
+    def __init__(self, model: nn.Module, inputs: Any, vocabulary: int, parameters: Sequence[Tensor]) -> None:
+        self.model, self.inputs, self.vocabulary, self.draw = model, inputs, vocabulary, 0
+        with InDouble():
+            output = model(*inputs[0], **inputs[1])
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=output.dtype)
+        grads = torch.autograd.grad(output, parameters, weights, allow_unused=True)
+        self.parameters = [p for p, g in zip(parameters, grads, strict=True) if g is not None]
+
+    def gather(self, least: int) -> Tensor:
+        """At least so many rows."""
+        blocks: list[Tensor] = []
+        while sum(map(len, blocks)) < least:
+            blocks.append(self._fresh())
+            self.draw += 1
+        return torch.cat(blocks)
+
+    def _fresh(self) -> Tensor:
+        """Tokens from the whole vocabulary, unless the model refuses some (those that stand for an image that is not
+        there)."""
+        try:
+            args, kwargs = fresh(self.inputs, self.draw, self.vocabulary)
+            return _jacobian(self.model, args, kwargs, self.parameters, self.draw)
+        except (ValueError, IndexError):
+            args, kwargs = fresh(self.inputs, self.draw)
+            return _jacobian(self.model, args, kwargs, self.parameters, self.draw)
+
+
+def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:
+    torch.manual_seed(0)
+    with InDouble():
+        full = model(*args, **kwargs)
+    output, rows = full.flatten(), []
+    samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
+    weights = torch.randn(
+        min(len(output), 2 * samples), len(output), dtype=output.dtype, generator=torch.Generator().manual_seed(draw)
+    )
+    for chunk in weights.split(128):
+        try:
+            rows.append(_pulled_back(output, parameters, chunk, batched=True))
+        except RuntimeError:  # an operator without a batching rule
+            rows += [_pulled_back(output, parameters, c, batched=False) for c in chunk]
+    return torch.cat(rows)
+
+
+def _pulled_back(output: Tensor, parameters: Sequence[Tensor], cotangents: Tensor, batched: bool) -> Tensor:
+    grads = torch.autograd.grad(
+        output, parameters, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
+    )
+    count = len(cotangents) if batched else 1
+    return torch.cat(
+        [
+            torch.zeros(count, p.numel(), dtype=p.dtype) if g is None else g.reshape(count, -1)
+            for p, g in zip(parameters, grads, strict=True)
+        ],
+        dim=1,
+    )
+
+
+def fresh(inputs: Any, draw: int, vocabulary: int = 0) -> Any:
+    """Inputs of the same kind, drawn anew: floats normal, tokens from the vocabulary, everything else as it is."""
+    rng = torch.Generator().manual_seed(1000 + draw)
+
+    def renew(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {
+                k: token_rows(v, rng, vocabulary) if k.endswith("input_ids") and draw else renew(v)
+                for k, v in x.items()
+            }
+        if isinstance(x, (tuple, list)):
+            return type(x)(map(renew, x))
+        if not isinstance(x, Tensor) or draw == 0 or not x.is_floating_point():
+            return x
+        return torch.randn(x.shape, generator=rng, dtype=x.dtype)
+
+    return renew(inputs)
