@@ -46,7 +46,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", choices=("trace", "infer", "tight"), default=["trace", "infer", "tight"])
     parser.add_argument("--again", action="store_true", help="do not reuse records")
     parser.add_argument("--stale", action="store_true", help="redo records that another compiler made")
-    parser.add_argument("--failed", action="store_true", help="redo records that hold an error or are unsound")
+    parser.add_argument(
+        "--failed", action="store_true", help="redo records that hold an error, are unsound or unmeasured"
+    )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each subject")
     parser.add_argument("--records", default=str(HERE / "survey_records"))
@@ -62,7 +64,7 @@ def survey(kind: str, options: argparse.Namespace, records: Path) -> None:
     digest = compiler_digest()
     names = [n for n in subjects(kind) if not options.only or any(fnmatch.fnmatch(n, p) for p in options.only)]
     wanted = [n for n in names if options.again or lacking(folder / f"{n}.json", options, digest)]
-    known = {} if options.again else {n: r for n in wanted if (r := standing(folder / f"{n}.json", digest))}
+    known = {} if options.again else {n: standing(folder / f"{n}.json", digest) for n in wanted}
     job = functools.partial(_job, kind, frozenset(options.stages), known)
     for done, (name, record) in enumerate(run_all(job, wanted, options.jobs, options.limit), 1):
         record = {"name": name, "kind": kind, "compiler": digest} | record
@@ -77,17 +79,17 @@ def lacking(path: Path, options: argparse.Namespace, digest: str) -> bool:
     record = json.loads(path.read_text())
     if options.stale and record.get("compiler") != digest:
         return True
-    if "error" in record or record.get("sound") is False:
+    if "error" in record or record.get("sound") is False or record.get("tight", 0) is None:
         return bool(options.failed)
     shows = {"trace": "nodes", "infer": "dim", "tight": "tight"}
     return any(shows[s] not in record for s in options.stages)
 
 
-def standing(path: Path, digest: str) -> dict[str, Any] | None:
-    """A record that further stages can be added to: the same compiler's, without faults."""
-    record = json.loads(path.read_text()) if path.exists() else {"error": "none"}
-    faulty = "error" in record or record.get("sound") is False
-    return None if faulty or record.get("compiler") != digest else record
+def standing(path: Path, digest: str) -> dict[str, Any]:
+    """What can be kept of a record: all of it, if the same compiler made it without faults, or what was measured."""
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    faulty = "error" in record or record.get("sound") is False or record.get("tight", 0) is None
+    return {"copies": record.get("copies", [])} if faulty or record.get("compiler") != digest else record
 
 
 def _job(kind: str, stages: frozenset[str], known: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:

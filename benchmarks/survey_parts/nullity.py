@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,38 +19,43 @@ DROWNED = 1e-12  # a column this small beside the largest is rounding
 
 @dataclass(frozen=True)
 class Nullity:
-    """How many directions change no output at first order; `gap`: of singular values at the cut."""
+    """How many directions of `columns` parameters change no output at first order, None if there are more columns than
+    asked for; `gap`: of singular values at the cut. `unread`: tensors that no output reads, with their sizes; they do not
+    count."""
 
-    directions: int
+    columns: int
+    directions: int | None
     gap: float
+    unread: Mapping[str, int]
 
 
-def nullity(subject: Subject, listed: Container[str] | None = None) -> Nullity:
+def nullity(subject: Subject, most: int = 1 << 20) -> Nullity:
     """Directions of parameter space that change no output at first order.
 
     Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
     further ones see none of the directions that are left: a sample's own outputs share one narrow hidden state.
-    Parameters count once each however many names they have, scaled to the same norm. Tensors that the function never
-    reads belong to no group: they do not count, unless they are ``listed``.
+    Parameters count once each however many names they have, scaled to the same norm.
     """
     model, args, kwargs = doubled(subject)
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.padding_idx = None  # autograd drops a row on which the function depends
     named = {n: p.requires_grad_() for n, p in model.named_parameters() if p.is_floating_point()}
-    source = _Rows(model, (args, kwargs), subject.vocabulary, list(named.values()))
-    jacobian, live, found = _settled(source)
-    dead = iter((~live).split([p.numel() for p in source.parameters]))
-    unread = 0
-    for name, parameter in named.items():
-        gone = next(dead) if any(parameter is p for p in source.parameters) else torch.ones(parameter.numel()).bool()
-        unread += int(gone.sum()) if not gone.all() or listed is None or name in listed else 0
-    return Nullity(int(live.sum()) - found.rank + unread, found.gap)
+    source = _Rows(model, (args, kwargs), subject.vocabulary, named)
+    sizes = {n: p.numel() for n, p in source.parameters.items()}
+    columns = sum(sizes.values())
+    unread = {n: p.numel() for n, p in named.items() if n not in sizes}
+    if columns > most:
+        return Nullity(columns, None, 0.0, unread)
+    live, found = _settled(source, columns)
+    dead = dict(zip(sizes, (~live).split(list(sizes.values())), strict=True))
+    unread |= {n: sizes[n] for n, d in dead.items() if d.all()}
+    rows = sum(int(d.sum()) for n, d in dead.items() if n not in unread)
+    return Nullity(columns, int(live.sum()) - found.rank + rows, found.gap, unread)
 
 
-def _settled(source: _Rows) -> tuple[Tensor, Tensor, Rank]:
-    """Rows enough, which of their columns are not zero, and the rank of those."""
-    columns = sum(p.numel() for p in source.parameters)
+def _settled(source: _Rows, columns: int) -> tuple[Tensor, Rank]:
+    """Which columns are not zero, and the rank of those, with rows enough."""
     jacobian = source.gather(columns + columns // 16 + 32)
     for left in reversed(range(ROUNDS)):
         live = (jacobian != 0).any(0)
@@ -63,7 +68,7 @@ def _settled(source: _Rows) -> tuple[Tensor, Tensor, Rank]:
         if not left or not _sees(fresh, live, found.null / scale[:, None]):
             break
         jacobian = torch.cat([jacobian, fresh, source.gather(columns // 2)])
-    return jacobian, live, found
+    return live, found
 
 
 def _sees(rows: Tensor, live: Tensor, null: Tensor) -> bool:
@@ -76,13 +81,13 @@ def _sees(rows: Tensor, live: Tensor, null: Tensor) -> bool:
 class _Rows:
     """The Jacobian's rows, over one draw of inputs after another; `parameters`: those that the function reads."""
 
-    def __init__(self, model: nn.Module, inputs: Any, vocabulary: int, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, inputs: Any, vocabulary: int, named: Mapping[str, Tensor]) -> None:
         self.model, self.inputs, self.vocabulary, self.draw = model, inputs, vocabulary, 0
         with InDouble():
             output = model(*inputs[0], **inputs[1])
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=output.dtype)
-        grads = torch.autograd.grad(output, parameters, weights, allow_unused=True)
-        self.parameters = [p for p, g in zip(parameters, grads, strict=True) if g is not None]
+        grads = torch.autograd.grad(output, list(named.values()), weights, allow_unused=True)
+        self.parameters = {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
 
     def gather(self, least: int) -> Tensor:
         """At least so many rows."""
@@ -97,10 +102,10 @@ class _Rows:
         there)."""
         try:
             args, kwargs = fresh(self.inputs, self.draw, self.vocabulary)
-            return _jacobian(self.model, args, kwargs, self.parameters, self.draw)
+            return _jacobian(self.model, args, kwargs, list(self.parameters.values()), self.draw)
         except (ValueError, IndexError):
             args, kwargs = fresh(self.inputs, self.draw)
-            return _jacobian(self.model, args, kwargs, self.parameters, self.draw)
+            return _jacobian(self.model, args, kwargs, list(self.parameters.values()), self.draw)
 
 
 def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -95,6 +96,27 @@ def _adapter_norm(output: Any, hidden: Tensor) -> Tensor:
     return output.LayerNorm(hidden) if output.adapter_reuse_layer_norm else hidden
 
 
+def whole_table(table: Any, positions: Tensor) -> Tensor:
+    """Axial positions out of the whole table, not out of the columns that these positions need."""
+    shape = tuple(table.axial_pos_shape)
+    rows = torch.cat([w.expand((1, *shape, w.shape[-1])) for w in table.weights], dim=-1)
+    return rows.reshape(math.prod(shape), -1)[positions]
+
+
+def reversible(hidden: Tensor, layers: Any, mask: Any, hashes: Any, *rest: Any) -> Tensor:
+    """Reversible layers, differentiated as they stand rather than run without gradients and undone."""
+    *_, length, _, _ = rest
+    hidden, attended = hidden.chunk(2, dim=-1)
+    for layer in layers:
+        attended = attended + layer.attention(hidden, mask, hashes, orig_sequence_length=length).hidden_states
+        hidden = hidden + layer.feed_forward(attended)
+    return torch.cat([attended, hidden], dim=-1)
+
+
+def sorted_back(vectors: Tensor, logits: Tensor, _: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+    return vectors.gather(2, back.unsqueeze(-1).expand(vectors.shape)), logits.gather(2, back)
+
+
 def spread(chosen: Tensor, weights: Tensor, experts: int) -> Tensor:
     """Router weights (t, k) of chosen experts as a table (t, experts) with zeros elsewhere."""
     return weights.new_zeros(weights.shape[0], experts).scatter(1, chosen, weights)
@@ -119,5 +141,8 @@ REPLACED = {
     "transformers.models.dbrx.modeling_dbrx.DbrxExperts.forward": dense_glu_experts,
     "transformers.models.jetmoe.modeling_jetmoe.JetMoeTopKGating.forward": ungrouped_gating,
     "transformers.models.jetmoe.modeling_jetmoe.JetMoeParallelExperts.forward": ungrouped_experts,
+    "transformers.models.reformer.modeling_reformer.AxialPositionEmbeddings.forward": whole_table,
+    "transformers.models.reformer.modeling_reformer._ReversibleFunction.apply": reversible,
+    "transformers.models.reformer.modeling_reformer.ReverseSort.apply": sorted_back,
     "transformers.models.xmod.modeling_xmod.XmodOutput.lang_adapter": one_language,
 }
