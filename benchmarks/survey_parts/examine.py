@@ -27,20 +27,30 @@ LARGEST = 10_000  # parameters that are read beyond which its Jacobian is not fa
 
 
 def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Stages: trace, infer (with soundness), tight. A stage that fails is recorded and ends the record. `known`: a
-    record whose stages stand."""
+    """Stages: trace, infer (with soundness), tight (on copies of its own). A stage that fails is recorded and ends the
+    record. `known`: a record whose stages stand."""
     _quiet()
     build = builder(kind)
     record: dict[str, Any] = {"name": name, "kind": kind} | (known or {})
-    if not ("nodes" in record and ("dim" in record or "infer" not in stages)):
+    if stages - {"tight"} and not ("nodes" in record and ("dim" in record or "infer" not in stages)):
         with _recording(record, "build"):
             subject = build(name)
             record["parameters"] = size(subject)
         if "error" not in record:
             _trace_and_infer(record, subject, stages)
-    if "error" not in record and "tight" in stages and "tight" not in record and "dim" in record:
-        with _recording(record, "tight"):
-            record |= tighten(kind, name, record)
+    if (
+        "error" not in record
+        and "tight" in stages
+        and "tight" not in record
+        and ("dim" in record or "infer" not in stages)
+    ):
+        for patched in (record["patched"],) if "patched" in record else (False, True):
+            for key in ("error", "stage", "where"):
+                record.pop(key, None)
+            with _recording(record, "tight"), _patches(patched):
+                record |= tighten(kind, name, record)
+            if "error" not in record:
+                break
     return record
 
 
@@ -119,14 +129,13 @@ def tighten(kind: str, name: str, record: dict[str, Any]) -> dict[str, Any]:
 
     found: dict[str, Any] = {"tight": None, "copies": []}
     for subject in small_copies(kind, name):
-        with _patches(record.get("patched", False)):
-            copy = measured(subject, record.get("copies", ()))
-            found["copies"].append(copy)
-            if "nullity" not in copy:
-                found.setdefault("why_not", f"the small copy reads {copy['small']} parameters")
-                continue
-            gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
-            error = max(record["unsoundness"], unsoundness(subject, gauge, elements=2))
+        copy = measured(subject, record.get("copies", ()))
+        found["copies"].append(copy)
+        if "nullity" not in copy:
+            found.setdefault("why_not", f"the small copy reads {copy['small']} parameters")
+            continue
+        gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
+        error = max(record.get("unsoundness", 0.0), unsoundness(subject, gauge, elements=2))
         null = copy["nullity"] + sum(n for k, n in copy["unread"].items() if k in gauge.parameters)
         found |= {
             "unsoundness": error,
