@@ -25,13 +25,16 @@ from regauge.solve.edits import (
 from regauge.solve.fold import alike, fold, folded_text
 from regauge.solve.plan import Plan
 
+# What one may lift and keep the kind of network comes first, then what makes it that kind, then functions of entries.
+RANK = {"positions": 1, "norm": 1, "softmax": 1, "entrywise": 2}
+
 
 @dataclass(frozen=True)
 class Obstruction:
     """What keeps a bond from a larger group. text: one line; source: place; cost: what lifting it costs and gives.
 
     count: alike bonds, folded into the one name. lost: dimensions that lifting it gives; 0 where only functions of single
-    entries stand in the way, without which there would be no network.
+    entries stand in the way, without which there would be no network. kind: as in `regauge.solve.breaks.breaks`.
     """
 
     bond: str
@@ -40,6 +43,13 @@ class Obstruction:
     cost: str = ""
     lost: int = 0
     count: int = 1
+    kind: str = ""
+
+    @property
+    def rank(self) -> int:
+        """0: a choice (a tie, a gain, a shared layer, a fixed table). 1: the kind of network (rotations, norms, softmax).
+        2: its functions of single entries."""
+        return RANK.get(self.kind, 0)
 
     def __str__(self) -> str:
         return (
@@ -50,7 +60,7 @@ class Obstruction:
 
 
 def obstructions(plan: Plan, held: Sequence[Bond], dim: int) -> tuple[Obstruction, ...]:
-    """Largest loss first; layers that are alike are one entry."""
+    """By rank, then the largest loss first; layers that are alike are one entry."""
     families = _families(breaks(plan, held))
     start = _Model(plan, held, dim)
     found = [_entrywise(f) for f in families if f[0].kind == "entrywise"]
@@ -65,7 +75,7 @@ def obstructions(plan: Plan, held: Sequence[Bond], dim: int) -> tuple[Obstructio
                 o = joint if joint is not None and (o is None or " instead of " in joint.text) else o
         if o is not None:
             found.append(o)
-    return tuple(sorted(found, key=lambda o: -o.lost))
+    return tuple(sorted(found, key=lambda o: (o.rank, -o.lost)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ def _entrywise(family: list[Break]) -> Obstruction:
     words = family[0].what
     acts = "acts" if len(words) == 1 else "act"
     text = f"{shown}, no more: {_listed(words)} {acts} entry by entry"
-    return Obstruction(_name(family), text, _places(_values(family)), count=_count(family))
+    return Obstruction(_name(family), text, _places(_values(family)), count=_count(family), kind=family[0].kind)
 
 
 def _listed(words: Sequence[str], most: int = 3) -> str:
@@ -197,20 +207,21 @@ def _lift(
     price = f"{cost}: {', '.join(numbers)}".replace("+", "+ ").replace("-", "- ")
     if given is not None:
         price = f"with {_given(given)}, {price}"
-    return Obstruction(
-        _name(family), _change(start, before, after, family[0]) + what, where, price, gained, _count(family)
-    )
+    text = _change(start, before, after, family[0]) + what
+    return Obstruction(_name(family), text, where, price, gained, _count(family), family[0].kind)
 
 
 def _change(start: _Model, before: _Model, after: _Model, b: Break) -> str:
-    """The group with the break, and the group without it."""
+    """The group with the break, and the group without it; nothing where they are one, and what is gained is elsewhere."""
     touched = {(t.parameter, t.axis) for held in start.bonds if held.name == b.bond for t in held.touches}
     if not touched:
         parameter, _, axis = b.bond[:-1].rpartition("[")
         touched = {(parameter, int(axis))}
     group = b.group if before is start else before.group(touched)
-    would = after.group(touched) if b.kind != "softmax" else group
-    return f"{group} instead of {would}: " if would and would != group else f"{group}: "
+    if b.kind == "softmax":
+        return f"{group}: "
+    would = after.group(touched)
+    return f"{group} instead of {would}: " if would and would != group else ""
 
 
 def _given(family: list[Break]) -> str:
