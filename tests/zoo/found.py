@@ -161,3 +161,83 @@ add(
     why="both factors are free; they were shifted together, as if their product were linear in the two",
 )
 add("sum-with-product-entrywise", 2 * 5 * 4, lambda: dense(Summed(0), 5), why="as above, entry by entry")
+
+
+class Written(nn.Module):
+    """A function of parameters with given shapes and of the input."""
+
+    def __init__(self, f, **shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.f = f
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(self, x)
+
+
+def written(width: int, f, **shapes: tuple[int, ...]):
+    return lambda: dense(Written(f, **shapes), width)
+
+
+linear = nn.functional.linear
+add(
+    "bias-fills-a-direction",
+    4 * 4,
+    written(3, lambda m, x: linear(linear(x, m.a, m.b), m.c), a=(4, 3), b=(4,), c=(5, 4)),
+    why="three inputs and a bias span all four directions, since no second bias takes the first",
+)
+add(
+    "bias-fills-copies",
+    4 * (4 + 1) - 3 * (4 + 1) + 3 * 4 + 3 * 4,
+    written(4, lambda m, x: linear(linear(x, m.a, m.b).repeat(1, 2), m.c), a=(4, 4), b=(4,), c=(3, 8)),
+    why="a product of rank three of five inputs, and what the two copies of it are read with in opposite",
+)
+
+
+def routed(m: Written, x: Tensor) -> Tensor:
+    x = x @ (m.up @ m.down)
+    return torch.einsum("be,eoi,bi->bo", torch.softmax(x @ m.router, -1), m.experts, x)
+
+
+add(
+    "router-of-narrow-data",
+    2 * 2 + 6 * 2 + (3 + 3 * 3) * (6 - 2) + 2,
+    written(5, routed, up=(5, 2), down=(2, 6), router=(6, 3), experts=(3, 3, 6)),
+    why="what no data fill, and one row for all scores: the two meet in 6 - 2 directions",
+)
+add(
+    "rows-of-narrow-data",
+    2 * 2 + 2 * 6 + 2 * (6 - 2) + 4 * 6,
+    written(6, lambda m, x: linear(x @ (m.a @ m.b), m.w)[:, :2], a=(6, 2), b=(2, 6), w=(6, 6)),
+    why="rows that nobody reads are not read beyond the rank either",
+)
+add(
+    "experts-span-all",
+    3 * 3 + 1,
+    written(
+        1,
+        lambda m, x: torch.einsum("be,eoi,bi->bo", torch.softmax(x @ m.router, -1), m.experts, x) @ m.c + m.d,
+        router=(1, 3),
+        experts=(3, 3, 1),
+        c=(3, 5),
+        d=(5,),
+    ),
+    why="weights that sum to one span all three directions, since they multiply the input and not one",
+)
+add(
+    "scale-of-nothing",
+    2 * 16 + 1,
+    written(
+        4,
+        lambda m, x: (
+            m.gain * torch.einsum("bi,ij,bj->b", x @ m.a, m.w, x @ m.a)[:, None].var(-1, keepdim=True, unbiased=False)
+            + m.shift
+        ),
+        a=(4, 4),
+        w=(4, 4),
+        gain=(1,),
+        shift=(1,),
+    ),
+    why="a variance of one entry: nothing but the shift is seen, and no scale beside",
+)

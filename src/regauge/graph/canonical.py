@@ -49,7 +49,7 @@ def canonical(graph: Graph) -> Graph:
 class _Simplify(Rewriter):
     def visit(self, v: Value) -> Value:
         match v.op:
-            case Einsum() if any(not a.learned and _is_zero(a) for a in v.args):
+            case Einsum() if any(not a.learned and _is_zero(a) for a in (self.new[x.id] for x in v.args)):
                 return self.b.zeros(v.shape)
             case Einsum((_,), _):
                 return self._contraction(v) or self._unpermuted(v)
@@ -58,12 +58,26 @@ class _Simplify(Rewriter):
             case Slice() if isinstance(v.args[0].op, Param):
                 return self._rows(v) or self.copy(v)
             case Add():
-                return self._centring(v) or self._chart(v) or self.copy(v)
+                return self._collected(v) or self._centring(v) or self._chart(v) or self.copy(v)
             case Pointwise(name="aten.exp.default"):
                 return self._chart(v) or self.copy(v)
             case Pointwise(name="mask"):
                 return self._safe_softmax(v) or self.copy(v)
         return self.copy(v)
+
+    def _collected(self, v: Value) -> Value | None:
+        """A value that is added several times: once, or not at all."""
+        assert isinstance(v.op, Add)
+        total: dict[tuple[int, tuple[int, ...]], float] = {}
+        for c, labels, a in zip(v.op.coefs, v.op.ins, v.args, strict=True):
+            total[a.id, labels] = total.get((a.id, labels), 0.0) + c
+        if len(total) == len(v.args):
+            return None
+        left = {key: c for key, c in total.items() if c != 0}
+        if not left:
+            return self.b.zeros(v.shape)
+        op = Add(tuple(left.values()), tuple(labels for _, labels in left), v.op.out)
+        return self.b.op(op, [self.new[i] for i, _ in left], v.shape)
 
     def _safe_softmax(self, v: Value) -> Value | None:
         """0 in rows that are minus infinity throughout, else the softmax: the softmax, as attention means it."""

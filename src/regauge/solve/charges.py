@@ -7,7 +7,7 @@ equations modulo 2, with parities for degrees, are the signs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
@@ -71,7 +71,10 @@ class _Space:
         return [tuple(k for _, k in s) for s in sets if len({c for c, _ in s}) == len(s)]
 
 
-def charges(blocks: Blocks, relations: list[Relation], indices: Indices, frames: Frames) -> Charges:
+def charges(
+    blocks: Blocks, relations: list[Relation], indices: Indices, frames: Frames, unseen: Set[int] = frozenset()
+) -> Charges:
+    """unseen: parameter blocks that no reader sees; scales of such blocks alone are left out."""
     space = _Space(blocks, indices, frames)
     size = {r: n for b in blocks.all() for k, n in enumerate(b.sizes) for r in [indices.root[indices.cells.cell(b, k)]]}
     parameter = {
@@ -80,7 +83,7 @@ def charges(blocks: Blocks, relations: list[Relation], indices: Indices, frames:
     carried = {b.id for v in blocks.graph.values if isinstance(v.op, Param) for b in blocks.of[v.id]}
     found, zeros = [], {}
     for signs in (False, True):
-        system = _System(signs, parameter, carried)
+        system = _System(signs, parameter, carried, frozenset() if signs else unseen)
         for equation, why in _equations(blocks, relations, space, signs):
             system.add(equation, why)
         found.append(tuple(system.solutions(_parameters(blocks, space), space, size)))
@@ -193,11 +196,12 @@ def _minus(a: Row, b: Row) -> Row:
 
 
 class _System:
-    """Sparse elimination over the rationals, or over the integers modulo 2. Parameters are eliminated last."""
+    """Sparse elimination over the rationals, or over the integers modulo 2. Parameters are eliminated last, before them
+    those that nobody sees: what is free of these then moves nothing else."""
 
-    def __init__(self, binary: bool, parameter: set[int], carried: set[int]) -> None:
+    def __init__(self, binary: bool, parameter: set[int], carried: set[int], unseen: Set[int]) -> None:
         self.binary = binary
-        self.parameter = parameter
+        self.parameter = parameter - unseen
         self.carried = carried
         self.solved: dict[Variable, Row] = {}
         self.rows: list[tuple[Row, Relation | None]] = []

@@ -14,36 +14,9 @@ from regauge.solve.codec import decode, encode
 from regauge.solve.element import Element
 from regauge.solve.explain import Trail, trail
 from regauge.solve.obstructions import Obstruction, obstructions
-from regauge.solve.passes import absorbed, dimension, doubled, solve, unread
-from regauge.solve.plan import Plan, frame_dim
-from regauge.solve.ranks import shortfalls
-
-UNREAD = "table rows that inputs of this length never read (elements keep them as they are)"
-KINDS = {
-    "GL": "SL({n})",
-    "O": "O({n})",
-    "O1": "O({m})",
-    "SO2": "SO(2)",
-    "GLv": "Aff({m})",
-    "GLc": "Aff({m})",
-    "GLvc": "GL({m})",
-}
-
-
-@dataclass(frozen=True)
-class Term:
-    """A part of the dimension: `count` times `each`."""
-
-    label: str
-    count: int
-    each: int
-
-    @property
-    def dim(self) -> int:
-        return self.count * self.each
-
-    def __str__(self) -> str:
-        return f"{self.label}: {self.count} x {self.each} = {self.dim}"
+from regauge.solve.parts import Part, parts
+from regauge.solve.passes import solve
+from regauge.solve.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -85,43 +58,16 @@ class Gauge:
     @cached_property
     def dim(self) -> int:
         """Dimension of the continuous part: of the orbit of generic parameters."""
-        return dimension(self.plan)
+        return sum(p.dim for p in self.terms)
 
     @cached_property
     def bonds(self) -> tuple[Bond, ...]:
         return bonds(self.plan)
 
     @cached_property
-    def terms(self) -> tuple[Term, ...]:
+    def terms(self) -> tuple[Part, ...]:
         """What the dimension is made of."""
-        p = self.plan
-        counts: dict[tuple[str, int], int] = {}
-        for s in p.sources.values():
-            label = KINDS[s.kind].format(n=s.n, m=s.n - 1)
-            key = (label, frame_dim(s.kind, s.n))
-            counts[key] = counts.get(key, 0) + s.copies
-        terms = [Term(f"{label} on a bond", n, each) for (label, each), n in counts.items() if each]
-        parts = (
-            ("scales of units, heads, gains", sum(c.dim for c in p.charges.scales) - doubled(p)),
-            ("parameters that no reader sees", sum(u.dim for u in p.unseen if u.tolerance.everything)),
-            ("parameters that another one makes up for", absorbed(p)),
-            (
-                "directions that every reader removes (a mean, a softmax)",
-                sum(u.dim for u in p.unseen if not u.tolerance.everything),
-            ),
-            (
-                "translations that other biases absorb",
-                sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is None),
-            ),
-            (
-                "readers of values with a known linear relation",
-                sum(d for s, d in p.shifts.dims.items() if p.shifts.sources[s].known is not None),
-            ),
-            ("beyond the rank of neighbouring maps (counted, not sampled)", sum(s.dim for s in shortfalls(p))),
-            (UNREAD, sum(unread(p).values())),
-            ("levels that centring readers remove", p.levels.dim - p.overlap),
-        )
-        return tuple(terms + [Term(label, 1, dim) for label, dim in parts if dim])
+        return parts(self.plan)
 
     @cached_property
     def obstructions(self) -> tuple[Obstruction, ...]:
@@ -229,4 +175,4 @@ class Gauge:
         return f"<p>Gauge group of dimension {self.dim}</p><table><tr><th>bond</th><th>group</th><th>size</th><th>dim</th></tr>{rows}</table>"
 
 
-__all__ = ["Bond", "Gauge", "Obstruction", "Term", "Touch", "Type"]
+__all__ = ["Bond", "Gauge", "Obstruction", "Part", "Touch", "Type"]

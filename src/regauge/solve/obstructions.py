@@ -23,6 +23,7 @@ from regauge.solve.edits import (
     without_squares,
 )
 from regauge.solve.fold import alike, fold, folded_text
+from regauge.solve.parts import dimension
 from regauge.solve.plan import Plan
 
 # What one may lift and keep the kind of network comes first, then what makes it that kind, then functions of entries.
@@ -89,7 +90,7 @@ class _Model:
     changes: Changes = field(default_factory=dict)
 
     def lifted(self, family: list[Break]) -> _Model:
-        from regauge.solve.passes import dimension, solve
+        from regauge.solve.passes import solve
 
         first = self.first or self.plan.graph
         changes = {**self.changes, **_changes(first, family[0].kind, _values(family))}

@@ -1,20 +1,24 @@
 """Where a bond is wider than the maps around it: what its group really moves, and what no map can see.
 
-Data that come through a map of rank s span only s of the n directions of a bond, and readers of rank r see only r of them.
-Of a map W between two bonds only its r x s part is visible; GL(n) moves the visible parts by s r dimensions (not n^2), and
-the invisible rest of every W is free. For a chain of linear maps the sum is the dimension of the determinantal variety's fibre.
+Data that come through maps of rank s span only s of the n directions of a bond, and readers of rank r see only r of them.
+Whatever carries the frame of a bond is left alone by all that leaves its writers alone, so it lies in what they span. Of a map
+W between two bonds then only its r x s part is visible: GL(n) moves the visible parts by s r dimensions (not n^2), and the
+invisible rest of every W is free. For a chain of linear maps the sum is the dimension of the determinantal variety's fibre.
+A norm sees all that is written (x . x has every angle), so O(n) is short of directions on the written side alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
-from regauge.graph.ir import Add, Einsum, Param
+from regauge.graph.ir import Add, Einsum, Param, Value
+from regauge.solve.blind import span_dim
 from regauge.solve.blocks import Block
 from regauge.solve.bonds import sides
-from regauge.solve.plan import Plan
+from regauge.solve.plan import Plan, frame_dim
+from regauge.solve.unread import unread_rows
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Shortfall:
     dim: int
 
 
-FIXES_ONES, FIXES_SUM = ("GLv", "GLvc", "O1"), ("GLc", "GLvc")
+FIXES_ONES, FIXES_SUM, ORTHOGONAL = ("GLv", "GLvc", "O1"), ("GLc", "GLvc"), ("O", "O1")
 
 
 @dataclass
@@ -36,131 +40,212 @@ class _Width:
     span: int
     seen: int
 
+    @property
+    def ones(self) -> int:
+        return int(self.kind in FIXES_ONES)
+
+    @property
+    def sum(self) -> int:
+        return int(self.kind in FIXES_SUM)
+
+    @property
+    def short(self) -> bool:
+        return self.span < self.n or self.seen < self.n
+
+    @property
+    def dim(self) -> int:
+        """Dimensions in which one copy moves what is visible; a full GL's scale is a charge, counted with the charges."""
+        match self.kind:
+            case "O" | "O1":
+                return frame_dim("O", self.n - self.ones) - frame_dim("O", self.n - self.span)
+            case _:
+                return (self.span - self.ones) * (self.seen - self.sum) - (self.kind == "GL")
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A parameter block. into: leaves that are summed over with data; out: leaves that it writes; both: in turn.
+
+    less: directions on the side of `into` along which it absorbs a relation of its operand. unseen: sets of leaves along
+    which what is constant is seen by nobody.
+    """
+
+    block: Block
+    into: tuple[int, ...]
+    out: tuple[int, ...]
+    both: frozenset[int] = frozenset()
+    less: int = 0
+    unseen: tuple[tuple[int, ...], ...] = ()
+    rows: int = 0  # of the first leaf, that are never read
+    moved: dict[int, frozenset[int]] = field(
+        default_factory=dict
+    )  # free translation -> leaves over which it varies here
+    taken: bool = False  # all of it is a translation
+
 
 def shortfalls(plan: Plan) -> tuple[Shortfall, ...]:
     """Corrections to the dimension, one for each bond (negative) and each map (positive) that falls short."""
-    cells = plan.frames.cells
-    widths = {s.root: _Width(s.kind, s.n, s.copies, s.n, s.n) for s in plan.sources.values() if s.kind != "SO2"}
-    if not widths:
-        return ()
-    role = sides(plan)
-    users = plan.graph.consumers()
-    maps: list[tuple[Block, tuple[int, ...], tuple[int, ...]]] = []
-    unclear: set[int] = set()
+    return _Ranks(plan).run() if any(s.kind != "SO2" for s in plan.sources.values()) else ()
 
-    def rooted(b: Block, k: int) -> tuple[int, bool]:
+
+@dataclass
+class _Ranks:
+    plan: Plan
+    widths: dict[int, _Width] = field(default_factory=dict)
+    maps: list[_Map] = field(default_factory=list)
+    unclear: set[int] = field(default_factory=set)
+
+    def run(self) -> tuple[Shortfall, ...]:
+        sources = self.plan.sources.values()
+        self.widths = {s.root: _Width(s.kind, s.n, s.copies, s.n, s.n) for s in sources if s.kind != "SO2"}
+        self._collect()
+        self._settle()
+        found = [
+            Shortfall(
+                f"{w.kind} frame {w.n} filled {w.span} seen {w.seen}", w.copies * (w.dim - frame_dim(w.kind, w.n))
+            )
+            for w in self.widths.values()
+            if w.short
+        ]
+        found += [Shortfall(f"map {m.block.value.op.name}", self._free(m)) for m in self.maps]  # type: ignore[union-attr]
+        return tuple(s for s in found if s.dim)
+
+    def _rooted(self, b: Block, k: int) -> tuple[int, bool]:
         """The frame that moves a leaf, through gains, and whether it does so as its dual."""
-        c = cells.cell(b, k)
-        dual = plan.frames.sign[c]
-        while plan.frames.root[c] in plan.frames.derived:
-            d = plan.frames.derived[plan.frames.root[c]]
-            c, dual = d.other, dual ^ plan.frames.sign[d.cell] ^ plan.frames.sign[d.other]
-        return plan.frames.root[c], bool(dual)
+        frames = self.plan.frames
+        c = frames.cells.cell(b, k)
+        dual = frames.sign[c]
+        while frames.root[c] in frames.derived:
+            d = frames.derived[frames.root[c]]
+            c, dual = d.other, dual ^ frames.sign[d.cell] ^ frames.sign[d.other]
+        return frames.root[c], bool(dual)
 
-    def root(b: Block, k: int) -> int:
-        return rooted(b, k)[0]
+    def _width(self, b: Block, k: int) -> _Width | None:
+        return self.widths.get(self._rooted(b, k)[0])
 
-    for v in plan.parameters():
-        assert isinstance(v.op, Param)
-        for b in plan.blocks.of[v.id]:
-            framed = [k for k in range(len(b.leaves)) if root(b, k) in widths]
-            if not framed:
-                continue
-            readers = users[v.id]
-            if len(b.leaves) < 2 and all(isinstance(r.op, Add) for r in readers):
-                continue  # a shift fills no direction
-            if len(readers) != 1 or not isinstance(readers[0].op, Einsum) or len(readers[0].args) < 2:
-                unclear.update(root(b, k) for k in framed)
-                continue
-            into = tuple(k for k in range(len(b.leaves)) if role.get((b.id, k)) == {"dual"})
-            out = tuple(k for k in range(len(b.leaves)) if k not in into)
-            maps.append((b, into, out))
-    roles = {s.block.id: [where for where, _ in s.roles] for s in plan.shifts.sources}
-
-    def relation(b: Block, into: Iterable[int]) -> int:
-        """One direction less comes through a map whose operand satisfies a relation on the leaves that it sums over."""
-        return int(any(where <= set(into) for where in roles.get(b.id, ())))
-
-    def places(b: Block, k: int) -> set[int]:
+    def _places(self, b: Block, k: int) -> set[int]:
         """Leaves over which the frame at leaf k has its copies."""
-        c = cells.cell(b, k)
-        found = plan.frame_places.get(plan.component(root(b, k)), {})
+        c = self.plan.frames.cells.cell(b, k)
+        found = self.plan.frame_places.get(self.plan.component(self._rooted(b, k)[0]), {})
         return {where[c] for where in found.values() if c in where}
 
-    def dual(b: Block, k: int) -> bool:
-        return bool(plan.frames.sign[cells.cell(b, k)])
+    def _collect(self) -> None:
+        """What writes each bond and what reads it. A frame with a parameter that is used in no such way stays full."""
+        role = sides(self.plan)
+        users = self.plan.graph.consumers()
+        lost = {u.block.id for u in self.plan.unseen if u.tolerance.everything}
+        sets = {u.block.id: u.sets for u in self.plan.unseen}
+        shifts = self.plan.shifts
+        moved = {s.block.id: shifts.moving[s.id] for s in shifts.sources if s.id in shifts.moving}
+        less = {
+            s.block.id: [where for where, _ in s.roles] for s in shifts.sources if s.roles and s.id in shifts.moving
+        }
+        taken = {shifts.sources[i].block.id for i in shifts.free if not shifts.sources[i].roles}
+        rows = unread_rows(self.plan)
+        for v in self.plan.parameters():
+            assert isinstance(v.op, Param)
+            for b in self.plan.blocks.of[v.id]:
+                leaves = range(len(b.leaves))
+                framed = [k for k in leaves if self._width(b, k)]
+                if not framed or b.id in lost:
+                    continue
+                if not all(_plain(r, v) for r in users[v.id]):
+                    self.unclear.update(self._rooted(b, k)[0] for k in framed)
+                    continue
+                into = tuple(k for k in leaves if role.get((b.id, k)) == {"dual"})
+                out = tuple(k for k in leaves if k not in into)
+                both = frozenset(k for k in out if "dual" in role.get((b.id, k), ()))
+                apart = [prod(b.sizes[k] for k in into if k not in w) for w in less.get(b.id, ()) if w <= set(into)]
+                self.maps.append(
+                    _Map(
+                        b,
+                        into,
+                        out,
+                        both,
+                        sum(apart),
+                        sets.get(b.id, ()),
+                        rows.get(v.id, 0),
+                        moved.get(b.id, {}),
+                        b.id in taken,
+                    )
+                )
 
-    def visible(b: Block, leaves: Iterable[int]) -> int:
-        """Directions on one side of a map that something meets: of frames those of the other role, of other leaves all."""
-        total = 1
-        for k in leaves:
-            w = widths.get(root(b, k))
-            total *= b.sizes[k] if w is None else w.span if dual(b, k) else w.seen
-        return total
+    def _settle(self) -> None:
+        for _ in range(len(self.widths) + 2):
+            fresh = {r: [0, 0] for r in self.widths}
+            taken: dict[tuple[int, int, int], int] = {}  # frame, side, translation: directions that only move with it
+            for m in self.maps:
+                for k in range(len(m.block.leaves)):
+                    r, dual = self._rooted(m.block, k)
+                    if r not in self.widths:
+                        continue
+                    for side in self._sides(m, k, self.widths[r], dual):
+                        fresh[r][side] += self._amount(m, k)
+                        for free, leaves in m.moved.items():
+                            if k in m.out and k in leaves:
+                                key = r, side, free
+                                taken[key] = max(taken.get(key, 0), self._amount(m, k, leaves))
+            for (r, side, _), count in taken.items():
+                fresh[r][side] -= count
+            changed = False
+            for r, (filled, read) in fresh.items():
+                w = self.widths[r]
+                span = min(w.n, max(0, filled) + w.ones) if filled > 0 or w.kind in FIXES_ONES else w.n
+                seen = min(w.n, max(0, read) + w.sum) if read > 0 or w.kind in FIXES_SUM else w.n
+                if w.kind in ORTHOGONAL:
+                    span, seen = (span if filled > 0 else w.n), w.n
+                if r not in self.unclear and (span, seen) != (w.span, w.seen):
+                    w.span, w.seen, changed = span, seen, True
+            if not changed:
+                break
 
-    def amount(b: Block, into: tuple[int, ...], out: tuple[int, ...], k: int) -> int:
-        """Directions of the frame at leaf k that the map reaches: one for each index of its other leaves, but for those
-        over which the frame has its copies."""
-        rest = [j for j in range(len(b.leaves)) if j != k and j not in places(b, k)]
-        if k in out:
-            less = relation(b, into) * visible(b, (j for j in rest if j in out))
-            return max(0, visible(b, rest) - less)
-        return visible(b, rest)
+    def _sides(self, m: _Map, k: int, w: _Width, dual: bool) -> tuple[int, ...]:
+        """Whether the map fills (0) or reads (1) a frame. Vectors fill, duals read; of two that meet either may be called so."""
+        if w.kind in ORTHOGONAL:
+            return (0,) if k in m.out else ()
+        return (0, 1) if k in m.both else (int(dual),)
 
-    for _ in range(len(widths) + 2):
-        fresh = {r: [0, 0] for r in widths}
-        for b, into, out in maps:
-            for k in range(len(b.leaves)):
-                r = root(b, k)
-                if (
-                    r in widths
-                ):  # vectors fill a frame, duals read it; of two that meet in a contraction either may be called so
-                    fresh[r][dual(b, k)] += amount(b, into, out, k)
-        changed = False
-        for r, (filled, read) in fresh.items():
-            w = widths[r]
-            if w.kind == "GL":
-                span, seen = (min(w.n, filled) if filled else w.n), (min(w.n, read) if read else w.n)
-            else:
-                span, seen = min(w.n, filled + (w.kind in FIXES_ONES)), min(w.n, read + (w.kind in FIXES_SUM))
-            if r not in unclear and (span, seen) != (w.span, w.seen):
-                w.span, w.seen, changed = span, seen, True
-        if not changed:
-            break
-    found = []
-    for w in widths.values():
-        still = _stabiliser(w)
-        if still:
-            found.append(Shortfall(f"{w.kind} frame {w.n} filled {w.span} seen {w.seen}", -w.copies * still))
-    short = {r for r, w in widths.items() if w.kind == "GL" and (w.span < w.n or w.seen < w.n)}
-    for r in short:
-        w = widths[r]
-        found.append(Shortfall(f"frame {w.n} filled {w.span} seen {w.seen}", w.copies * (w.span * w.seen - w.n * w.n)))
-    for b, into, _ in maps:
-        touched = [k for k in range(len(b.leaves)) if root(b, k) in short]
-        if not touched:
-            continue
-        copies = prod(b.sizes[p] for p in places(b, touched[0]))
-        inner: list[int] = []
-        outer: list[int] = []
-        for k in range(len(b.leaves)):
-            if k in places(b, touched[0]):
-                continue
-            (inner if k in into else outer).append(k)
-        less = relation(b, inner)
-        full_in, full_out = prod(b.sizes[k] for k in inner) - less, prod(b.sizes[k] for k in outer)
-        free = full_in * full_out - (visible(b, inner) - less) * visible(b, outer)
-        if free:
-            found.append(Shortfall(f"map {b.value.op.name}", copies * free))  # type: ignore[union-attr]
-    return tuple(found)
+    def _visible(self, m: _Map, leaves: Iterable[int]) -> list[int]:
+        """For each leaf the directions that something meets: of frames those of the other role, of other leaves all."""
+        return [self._met(m, k) for k in leaves]
 
+    def _met(self, m: _Map, k: int) -> int:
+        w = self._width(m.block, k)
+        if w is None:
+            return m.block.sizes[k] - (m.rows if k == 0 else 0)
+        if k in m.both:
+            return w.n
+        if w.kind in ORTHOGONAL:
+            return w.span if k in m.into else w.n
+        return w.span if self._rooted(m.block, k)[1] else w.seen
 
-def _stabiliser(w: _Width) -> int:
-    """Dimension of what leaves all that fills a frame and all that reads it where it is; GL is counted by its maps."""
-    match w.kind:
-        case "GL":
+    def _amount(self, m: _Map, k: int, among: frozenset[int] | None = None) -> int:
+        """Directions of the frame at leaf k that the map reaches: one for each index of its other leaves (of those `among`),
+        but for those over which the frame has its copies."""
+        places = self._places(m.block, k)
+        rest = (j for j in range(len(m.block.leaves)) if j != k and j not in places and (among is None or j in among))
+        return prod(self._visible(m, rest))
+
+    def _free(self, m: _Map) -> int:
+        """The part of a map that takes what no data fill, or gives what no reader sees, beyond what is counted as unseen,
+        unread or as a translation."""
+        if m.both or m.taken or not any(w.short for k in (*m.into, *m.out) if (w := self._width(m.block, k))):
             return 0
-        case "O" | "O1":
-            free = max(0, w.n - w.span - w.seen)
-            return free * (free - 1) // 2
-    return (w.n - w.span) * (w.n - w.seen)
+        sizes = list(m.block.sizes)
+        sizes[0] -= m.rows
+        met = self._visible(m, range(len(sizes)))
+        return self._held(m, sizes) - self._held(m, met)
+
+    def _held(self, m: _Map, sizes: list[int]) -> int:
+        """Entries of the map, less what relations of its operand and blind readers take."""
+        out = [sizes[k] for k in m.out]
+        inside = tuple(tuple(m.out.index(k) for k in s) for s in m.unseen if set(s) <= set(m.out))
+        hidden = span_dim(tuple(out), inside) if inside else 0
+        return (prod(sizes[k] for k in m.into) - m.less) * (prod(out) - hidden)
+
+
+def _plain(reader: Value, v: Value) -> bool:
+    """A product with something else, or a sum with data."""
+    if isinstance(reader.op, Einsum):
+        return len(reader.args) > 1 and reader.args.count(v) == 1
+    return isinstance(reader.op, Add) and reader.data

@@ -72,7 +72,11 @@ class Demand:
 
 @dataclass(frozen=True)
 class Shifts:
-    """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order."""
+    """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order.
+
+    moving: for each source that really moves, chosen or in answer to others: which free ones move it, and the leaves of its
+    block over which that translation varies.
+    """
 
     sources: tuple[Source, ...]
     free: tuple[int, ...]
@@ -83,6 +87,7 @@ class Shifts:
     region: tuple[Relation, ...] = ()
     kept: frozenset[int] = frozenset()
     seconds: frozenset[int] = frozenset()
+    moving: dict[int, dict[int, frozenset[int]]] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
