@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import regauge
 from regauge.check.generic import randomise
@@ -42,9 +43,13 @@ class Verdict:
 
 
 def verdict(network: Network, *, tight: bool = True, seeds: int = 2) -> Verdict:
-    model = Net(network).eval()
+    return judged(Net(network), example(network), tight=tight, seeds=seeds)
+
+
+def judged(model: nn.Module, x: Tensor, *, tight: bool = True, seeds: int = 2) -> Verdict:
+    """The verdict on a module that returns a tuple of tensors, at generic parameters."""
+    model = model.eval()
     randomise(model, torch.Generator().manual_seed(1))
-    x = example(network)
     try:
         gauge = inferred(model, x)
         dim = gauge.dim
@@ -66,14 +71,14 @@ def verdict(network: Network, *, tight: bool = True, seeds: int = 2) -> Verdict:
             outside = sum(p.numel() for n, p in model.named_parameters() if n not in gauge.parameters)
             nullity = measured(model, x, dim + outside)
             nullity = None if nullity is None else nullity - outside
-        except InputError as reason:
+        except (InputError, RuntimeError) as reason:  # an operator without a derivative
             return Verdict("sound", error, dim, note=str(reason)[:100])
         if nullity is not None and nullity < dim:
             return Verdict("OVERCOUNTED", error, dim, nullity)
     return Verdict("sound", error, dim, nullity)
 
 
-def inferred(model: Net, x: Tensor) -> regauge.Gauge:
+def inferred(model: nn.Module, x: Tensor) -> regauge.Gauge:
     """The gauge by way of an exported program: regauge's own tracing normalises in-place operations away, which takes
     longer than all the rest, so only networks that have such operations go that way."""
     program = torch.export.export(model, (x,), strict=False)
@@ -83,9 +88,9 @@ def inferred(model: Net, x: Tensor) -> regauge.Gauge:
 
 
 @torch.no_grad()
-def change(model: Net, x: Tensor, gauge: regauge.Gauge, seeds: int) -> float:
+def change(model: nn.Module, x: Tensor, gauge: regauge.Gauge, seeds: int) -> float:
     """The largest change of the outputs under sampled elements, relative to their size, in float64."""
-    twin = Net(model.network).double().eval()
+    twin = deepcopy(model).double().eval()
     state = {n: t.double() for n, t in model.state_dict().items()}
     twin.load_state_dict(state)
     x = x.double() if x.is_floating_point() else x
@@ -101,7 +106,7 @@ def change(model: Net, x: Tensor, gauge: regauge.Gauge, seeds: int) -> float:
     return worst
 
 
-def measured(model: Net, x: Tensor, dim: int) -> int | None:
+def measured(model: nn.Module, x: Tensor, dim: int) -> int | None:
     """The nullity of the Jacobian, the least over a few points; None where no clear rank shows."""
     best = None
     leaks = calls_relu(model, (x,))
