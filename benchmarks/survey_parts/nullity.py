@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regauge.check.lift import leaky, plain_eps
+
 from .build import Subject, token_rows
 from .prove import InDouble, doubled
 from .rank import NULL, Rank, rank
+from .tape import Smeared, Uncut
 
+DRAWS, FEWEST = 12, 1500  # sets of inputs, and rows, at least
 ROUNDS = 4  # how often rows are added before the count is taken as it is
 DROWNED = 1e-12  # a column this small beside the largest is rounding
 
@@ -34,7 +38,8 @@ def nullity(subject: Subject, most: int = 1 << 20) -> Nullity:
 
     Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
     further ones see none of the directions that are left: a sample's own outputs share one narrow hidden state.
-    Parameters count once each however many names they have, scaled to the same norm.
+    Parameters count once each however many names they have, scaled to the same norm. A tiny eps counts as a larger one, a
+    relu as a leaky one, a jump as a rise: what has a symmetry and what has none stays so.
     """
     model, args, kwargs = doubled(subject)
     for module in model.modules():
@@ -56,7 +61,7 @@ def nullity(subject: Subject, most: int = 1 << 20) -> Nullity:
 
 def _settled(source: _Rows, columns: int) -> tuple[Tensor, Rank]:
     """Which columns are not zero, and the rank of those, with rows enough."""
-    jacobian = source.gather(columns + columns // 16 + 32)
+    jacobian = source.gather(max(FEWEST, columns + columns // 16 + 32), DRAWS)
     for left in reversed(range(ROUNDS)):
         live = (jacobian != 0).any(0)
         kept = jacobian[:, live]
@@ -64,7 +69,7 @@ def _settled(source: _Rows, columns: int) -> tuple[Tensor, Rank]:
         scale[scale <= DROWNED * scale.max()] = 1.0
         found = rank(kept.div_(scale))
         del kept
-        fresh = source.gather(1)
+        fresh = source.gather(1, DRAWS // 4)
         if not left or not _sees(fresh, live, found.null / scale[:, None]):
             break
         jacobian = torch.cat([jacobian, fresh, source.gather(columns // 2)])
@@ -83,16 +88,16 @@ class _Rows:
 
     def __init__(self, model: nn.Module, inputs: Any, vocabulary: int, named: Mapping[str, Tensor]) -> None:
         self.model, self.inputs, self.vocabulary, self.draw = model, inputs, vocabulary, 0
-        with InDouble():
+        with InDouble(), Uncut():
             output = model(*inputs[0], **inputs[1])
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=output.dtype)
         grads = torch.autograd.grad(output, list(named.values()), weights, allow_unused=True)
         self.parameters = {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
 
-    def gather(self, least: int) -> Tensor:
-        """At least so many rows."""
+    def gather(self, least: int, draws: int = 1) -> Tensor:
+        """At least so many rows, from at least so many draws."""
         blocks: list[Tensor] = []
-        while sum(map(len, blocks)) < least:
+        while sum(map(len, blocks)) < least or len(blocks) < draws:
             blocks.append(self._fresh())
             self.draw += 1
         return torch.cat(blocks)
@@ -110,7 +115,7 @@ class _Rows:
 
 def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:
     torch.manual_seed(0)
-    with InDouble():
+    with InDouble(), Uncut(), Smeared(), leaky(), plain_eps():
         full = model(*args, **kwargs)
     output, rows = full.flatten(), []
     samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
@@ -122,7 +127,8 @@ def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Ten
             rows.append(_pulled_back(output, parameters, chunk, batched=True))
         except RuntimeError:  # an operator without a batching rule
             rows += [_pulled_back(output, parameters, c, batched=False) for c in chunk]
-    return torch.cat(rows)
+    made = torch.cat(rows)
+    return made / made.norm(dim=1, keepdim=True).clamp_min(1e-300)
 
 
 def _pulled_back(output: Tensor, parameters: Sequence[Tensor], cotangents: Tensor, batched: bool) -> Tensor:
@@ -153,6 +159,14 @@ def fresh(inputs: Any, draw: int, vocabulary: int = 0) -> Any:
             return type(x)(map(renew, x))
         if not isinstance(x, Tensor) or draw == 0 or not x.is_floating_point():
             return x
-        return torch.randn(x.shape, generator=rng, dtype=x.dtype)
+        return _waves(x.shape, rng, x.dtype)
 
     return renew(inputs)
+
+
+def _waves(shape: torch.Size, rng: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Normal noise, white and constant over all later axes for each axis in turn, with a random amplitude: some units
+    saturate and others do not, and what pools read differs between samples."""
+    grains = [shape[: k + 1] + (1,) * (len(shape) - k - 1) for k in range(len(shape))]
+    noise = sum((torch.randn(g, generator=rng, dtype=dtype) for g in grains), torch.zeros(shape, dtype=dtype))
+    return noise * torch.exp(torch.randn((), generator=rng, dtype=dtype)) / max(1, len(shape)) ** 0.5

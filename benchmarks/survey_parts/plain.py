@@ -21,7 +21,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "Identity": nn.Identity,
     "LeakyReLU": nn.LeakyReLU,
     "LogSigmoid": nn.LogSigmoid,
-    "LogSoftmax": lambda: nn.LogSoftmax(-1),
     "Mish": nn.Mish,
     "PReLU": nn.PReLU,
     "PReLUChannels": lambda: nn.PReLU(12),
@@ -40,13 +39,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "Tanhshrink": nn.Tanhshrink,
     "Threshold": lambda: nn.Threshold(0.1, 0.0),
 }
-NORMS: dict[str, Callable[[], nn.Module]] = {
+WHOLE: dict[str, Callable[[], nn.Module]] = {
+    "LogSoftmax": lambda: nn.LogSoftmax(-1),
     "LayerNorm": lambda: nn.LayerNorm(12),
     "LayerNormBare": lambda: nn.LayerNorm(12, elementwise_affine=False),
     "LayerNormNoBias": lambda: nn.LayerNorm(12, bias=False),
     "RMSNorm": lambda: nn.RMSNorm(12, eps=1e-6),
     "RMSNormBare": lambda: nn.RMSNorm(12, eps=1e-6, elementwise_affine=False),
-    "BatchNorm1d": lambda: nn.BatchNorm1d(12),
+    "BatchNorm1d": lambda: nn.Sequential(nn.BatchNorm1d(12), nn.Tanh()),
     "GroupNorm": lambda: nn.GroupNorm(3, 12),
 }
 
@@ -100,7 +100,7 @@ def _cells(dimension: int) -> dict[str, nn.Module]:
         f"GroupNorm{d}d": chain(nn.GroupNorm(3, 6), nn.SiLU()),
         f"LocalResponseNorm{d}d": chain(nn.LocalResponseNorm(3), nn.ReLU()),
         f"MaxPool{d}d": chain(getattr(nn, f"MaxPool{d}d")(2)),
-        f"AvgPool{d}d": chain(getattr(nn, f"AvgPool{d}d")(2)),
+        f"AvgPool{d}d": chain(nn.GELU(), getattr(nn, f"AvgPool{d}d")(2)),
         f"AdaptiveAvgPool{d}d": nn.Sequential(
             conv(2, 6, 3), nn.ReLU(), getattr(nn, f"AdaptiveAvgPool{d}d")(1), nn.Flatten(), nn.Linear(6, 3)
         ),
@@ -112,16 +112,17 @@ def _cells(dimension: int) -> dict[str, nn.Module]:
 def plain_modules() -> dict[str, tuple[nn.Module, Tensor]]:
     """Every subject of this kind: the module and its input."""
     rows = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
+    wide = torch.randn(7, 13, generator=torch.Generator().manual_seed(5))
     steps = torch.randn(7, 4, 5, generator=torch.Generator().manual_seed(2))
     stream = torch.randn(7, 4, 12, generator=torch.Generator().manual_seed(3))
     nets: dict[str, tuple[nn.Module, Tensor]] = {}
     for name, make in ACTIVATIONS.items():
         nets[name] = (nn.Sequential(nn.Linear(5, 12), make(), nn.Linear(12, 3)), rows)
-    for name, make in NORMS.items():
-        nets[name] = (nn.Sequential(nn.Linear(5, 12), make(), nn.Linear(12, 3)), rows)
+    for name, make in WHOLE.items():  # which keep a part of a map linear: as wide as the maps around them
+        nets[name] = (nn.Sequential(nn.Linear(13, 12), make(), nn.Linear(12, 13)), wide)
     nets["GLU"] = (GatedLinear(), rows)
-    nets["Bilinear"] = (_Bilinear(), rows)
-    nets["Embedding"] = (nn.Sequential(nn.Embedding(13, 6), nn.Linear(6, 3)), torch.arange(12).view(3, 4))
+    nets["Bilinear"] = (_Bilinear(), wide)
+    nets["Embedding"] = (nn.Sequential(nn.Embedding(12, 6), nn.Linear(6, 7)), torch.arange(12).view(3, 4))
     nets["Dropout"] = (nn.Sequential(nn.Linear(5, 12), nn.Dropout(), nn.Linear(12, 3)), rows)
     for cell, width in ((nn.RNN, 6), (nn.LSTM, 6), (nn.GRU, 6)):
         for extra, options, size in (
@@ -140,7 +141,7 @@ def plain_modules() -> dict[str, tuple[nn.Module, Tensor]]:
             layer = nn.TransformerEncoderLayer(12, 3, 19, 0.0, act, batch_first=True, norm_first=first)
             name = f"TransformerEncoder{'Pre' if first else 'Post'}Norm{act.title()}"
             encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-            nets[name] = (nn.Sequential(encoder, nn.Linear(12, 5)), stream)
+            nets[name] = (nn.Sequential(encoder, nn.Linear(12, 13)), stream)
     nets["Transformer"] = (_Transformer(), stream)
     for dimension in (1, 2, 3):
         shape = (2, 2) + (7,) * dimension
@@ -152,16 +153,16 @@ def plain_modules() -> dict[str, tuple[nn.Module, Tensor]]:
 class _Bilinear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.left, self.right, self.form = nn.Linear(5, 4), nn.Linear(5, 6), nn.Bilinear(4, 6, 3)
+        self.left, self.right, self.form = nn.Linear(6, 4), nn.Linear(7, 6), nn.Bilinear(4, 6, 25)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.form(self.left(x), self.right(x))
+        return self.form(self.left(x[..., :6]), self.right(x[..., 6:]))
 
 
 class _Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.readout = nn.Transformer(12, 3, 1, 1, 19, 0.0, batch_first=True), nn.Linear(12, 5)
+        self.body, self.readout = nn.Transformer(12, 3, 1, 1, 14, 0.0, batch_first=True), nn.Linear(12, 13)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.readout(self.body(x, x.flip(1)))

@@ -10,7 +10,6 @@ PADDED_POSITIONS = (
     "key biases, and the row of the position table that only padding reads, are not found where positions are counted "
     "from the tokens"
 )
-TIED_POST_NORM = "translations between token, type and position tables of a post-norm model with a tied head"
 NARROW_EMBEDDING = (
     "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have"
 )
@@ -22,9 +21,6 @@ ROUTER_AFTER_CHOICE = (
 NORMED_VALUES = "rotations of the normed value head of the full-attention layers, and gains of their queries and keys"
 
 REASONS: dict[str, str] = {
-    "bert": TIED_POST_NORM,
-    "bert-generation": TIED_POST_NORM,
-    "ernie": TIED_POST_NORM,
     "camembert": PADDED_POSITIONS,
     "data2vec-text": PADDED_POSITIONS,
     "roberta": PADDED_POSITIONS,
@@ -35,11 +31,11 @@ REASONS: dict[str, str] = {
     "granitemoeshared": ROUTER_AFTER_CHOICE,
     "gemma4_unified": NORMED_VALUES,
     "gemma4_unified_text": NORMED_VALUES,
-    "hrm_text": (
-        "the model cuts gradients inside (all iterations but the last run without them): its Jacobian is not its "
-        "derivative, and the finite elements are the only measure"
-    ),
     "electra": NARROW_EMBEDDING,
+    "GroupNorm": (
+        "the relation that a norm of groups leaves is one for each group: a map that reads all groups together takes up "
+        "one direction for each, which is not followed"
+    ),
     "bitnet": REPEATED_HEADS_NORMED,
     "diffllama": (
         "learned scalars q . k of two vectors: the group counts GL(n) where the pair has an orbit of 2 n - 1; two value "

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .build import Subject
 
 DECIDES = ("errors.py", "graph", "rules", "solve")
-MEASURES = ("nullity.py", "rank.py", "replace.py", "prove.py")
+MEASURES = ("nullity.py", "rank.py", "replace.py", "prove.py", "tape.py")
 
 
 def compiler_digest() -> str:

@@ -43,8 +43,14 @@ def test_unsoundness_tells_a_symmetry_from_a_change():
 
 
 def test_nullity_of_known_networks():
-    # linear after linear: all but the map itself; a bilinear form of two maps of one input: all but its quadratic forms
-    expected = {"Tanh": 0, "Identity": 5 * 12 + 12 + 12 * 3 + 3 - (5 * 3 + 3), "Bilinear": 135 - 3 * 21}
+    # linear after linear: all but the map itself; a bilinear form of two maps: a change of basis behind each
+    expected = {"Tanh": 0, "Identity": 5 * 12 + 12 + 12 * 3 + 3 - (5 * 3 + 3), "Bilinear": 4 * 4 + 6 * 6}
+    expected |= {
+        "ReLU6": 0,
+        "Hardsigmoid": 0,
+        "Threshold": 0,
+        "Conv2dStrided": 8,
+    }  # units saturated, dead, or with a jump
     for name, directions in expected.items():
         assert nullity(build_plain(name)).directions == directions, name
 
@@ -60,6 +66,26 @@ def test_nullity_counts_what_one_row_of_a_relu_hides():
     torch.manual_seed(1)
     subject = Subject("relu", copy.deepcopy(net), (torch.randn(64, 3),), {})
     assert nullity(subject).directions == 4
+
+
+class CutGradients(torch.nn.Module):
+    """Two maps of which one runs without gradients, and a norm with an eps that is as good as none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(5, 4, bias=False), torch.nn.Linear(4, 4, bias=False)
+        self.norm = torch.nn.LayerNorm(4, eps=1e-12, elementwise_affine=False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = torch.tanh(self.first(x))
+        return self.norm(self.second(x.detach()) + x)
+
+
+def test_nullity_is_of_the_function_not_of_the_tape():
+    torch.manual_seed(2)
+    subject = Subject("cut", CutGradients(), (torch.randn(7, 5),), {})
+    assert nullity(subject).directions == 4  # the mean of each column of the second map; no scale
 
 
 def _job(name):
