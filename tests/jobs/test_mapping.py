@@ -71,7 +71,7 @@ def test_the_mapping_rotates_the_model(kind: str, tmp_path: Path) -> None:
                        else model.config.hidden_size // model.config.num_attention_heads}, found["norm_mappings"])  # fmt: skip
         after = model(ids).logits
     assert float((after - before).abs().max() / before.abs().max()) < 1e-11
-    assert any("ignores the argument mappings" in n for n in found["notes"])
+    assert any("ignores the arguments mappings=" in n for n in found["notes"])
     assert any("subtracts the mean" in n for n in found["notes"])
 
 

@@ -1,14 +1,16 @@
 """Removing what is exactly redundant: units without effect, and all but one of several units that are equal.
 
 The function stays; the tensors become smaller. If unit k carries c times the value of unit j, its readers' columns are added
-to those of j, times c.
+to those of j, times c. What goes is decided once, bond by bond (`redundant`); then each tensor is cut by itself (`Smaller`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,23 +23,50 @@ from regauge.solve.gauge import Gauge
 from regauge.solve.plan import Plan
 from regauge.solve.state import State, positions
 
-MARGIN = 64  # units of the last place that two equal units may differ by
+EXACT = 1e-12  # relative: double precision on the numbers as they are stored
 
 
 @dataclass(frozen=True)
 class Removal:
-    """On one bond: units without effect, and for each unit that was merged the one that stands for it."""
+    """On one bond of `size` units: those without effect, and for each unit that is merged the one that stands for it.
+
+    root: the index set in the plan. factors: block of a reader -> for each merged unit, by how much its column is multiplied
+    before it is added to the other's."""
 
     bond: str
+    root: int
+    size: int
     dead: tuple[int, ...]
     merged: tuple[tuple[int, int], ...]
+    factors: Mapping[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def count(self) -> int:
         return len(self.dead) + len(self.merged)
 
+    @property
+    def gone(self) -> list[int]:
+        return [*self.dead, *(k for k, _ in self.merged)]
+
+    def first(self, n: int) -> Removal:
+        """The same with n units at most: the dead go first."""
+        m = max(0, n - len(self.dead))
+        return replace(
+            self, dead=self.dead[:n], merged=self.merged[:m], factors={b: f[:m] for b, f in self.factors.items()}
+        )
+
     def __str__(self) -> str:
         return f"{self.bond}: {self.count} units removed ({len(self.dead)} dead, {len(self.merged)} merged)"
+
+    def plain(self) -> dict[str, Any]:
+        """As data for JSON; `Removal.of` reads it back."""
+        return {**vars(self), "factors": {str(b): list(f) for b, f in self.factors.items()}}
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> Removal:
+        factors = {int(b): tuple(f) for b, f in data["factors"].items()}
+        merged = tuple((k, j) for k, j in data["merged"])
+        return Removal(data["bond"], data["root"], data["size"], tuple(data["dead"]), merged, factors)
 
 
 @dataclass(frozen=True)
@@ -72,37 +101,31 @@ class Pruned:
 
 def prune_redundant(gauge: Gauge, state: Mapping[str, Tensor], *, tolerance: float | None = None) -> Pruned:
     """A state of smaller shapes with the same function. tolerance: how equal is equal, relative to the size of a unit; the
-    default is some units of the last place of the tensors' dtype. At least one unit stays on every bond.
+    default asks for equality in double precision, since then the function does not change beyond rounding, whatever the
+    dtype. At least one unit stays on every bond.
 
     Units are entries that nothing but linear readers mixes: of a hidden layer, a channel, a gated feed-forward layer. Raises
     InputError where a fused tensor holds a unit only in part.
     """
     plan = gauge.plan
-    wide = State(plan, state)
-    arrays: dict[str, Tensor] = {}
-    gone: dict[tuple[str, int], dict[int, None]] = {}
-    removals = []
-    for u in units(plan):
-        limit = _precision(u, wide) if tolerance is None else tolerance
-        found = _redundant(u, wide, limit)
-        if found is None:
-            continue
-        removal, factors = found
-        removals.append(removal)
-        if removal.merged:
-            _add_readers(u, removal, factors, wide, arrays)
-        drop = [*removal.dead, *(k for k, _ in removal.merged)]
-        _mark(plan, u, drop, gone)
-    return _cut(plan, state, wide, arrays, gone, tuple(removals))
+    removals = redundant(gauge, state, tolerance=tolerance)
+    smaller, wide = Smaller(plan, removals), State(plan, state)
+    out: dict[str, Tensor] = dict(state)
+    for name in smaller.tensors:
+        for alias in dict.fromkeys((name, *plan.aliases.get(name, ()))):
+            if alias in state:
+                out[alias] = smaller.result(wide, name).to(state[alias])
+    return Pruned(out, removals, smaller.axes)
 
 
-def _precision(u: Units, state: State) -> float:
-    kinds = [state.stored(b.value.op.name).dtype for b, _ in u.writers if isinstance(b.value.op, Param)]
-    return MARGIN * max(torch.finfo(d).eps for d in kinds if d.is_floating_point)
+def redundant(gauge: Gauge, state: Mapping[str, Tensor], *, tolerance: float | None = None) -> tuple[Removal, ...]:
+    """What can go, for every bond where something can. Reads one bond at a time, in float64."""
+    wide = State(gauge.plan, state)
+    found = (_redundant(u, wide, EXACT if tolerance is None else tolerance) for u in units(gauge.plan))
+    return tuple(r for r in found if r is not None)
 
 
-def _redundant(u: Units, state: State, limit: float) -> tuple[Removal, dict[int, Tensor]] | None:
-    """What can go, and by block of the readers the factor (n,) that makes a unit's column that of a normal unit."""
+def _redundant(u: Units, state: State, limit: float) -> Removal | None:
     dead = (asleep(u, state) <= limit).nonzero().flatten().tolist()
     if len(dead) == u.n:
         dead = dead[1:]
@@ -129,8 +152,12 @@ def _redundant(u: Units, state: State, limit: float) -> tuple[Removal, dict[int,
             merged.append((k, twin))
     if not dead and not merged:
         return None
-    factors = {b.id: torch.exp(unit.log[b.id]) * unit.flip[b.id] for b, _ in u.readers}
-    return Removal(u.name, tuple(dead), tuple(sorted(merged))), factors
+    merged.sort()
+    factors = {}
+    for b, _ in u.readers:
+        f = torch.exp(unit.log[b.id]) * unit.flip[b.id]  # a unit's column, times f, is that of a normal unit
+        factors[b.id] = tuple(float(f[k] / f[j]) for k, j in merged)
+    return Removal(u.name, u.root, u.n, tuple(dead), tuple(merged), factors)
 
 
 def _twin(x: Tensor, k: int, near: list[int], limit: float) -> int | None:
@@ -142,42 +169,133 @@ def _twin(x: Tensor, k: int, near: list[int], limit: float) -> int | None:
     return near[best] if float(distance[best]) <= limit * float(x[k].norm()) else None
 
 
-def _add_readers(
-    u: Units, removal: Removal, factors: dict[int, Tensor], state: State, arrays: dict[str, Tensor]
-) -> None:
-    for b, leaf in u.readers:
-        assert isinstance(b.value.op, Param)
-        name = b.value.op.name
-        whole = arrays.get(name)
-        whole = state.tensor(name).clone() if whole is None else whole
-        where = positions(b)
-        part = whole if where is None else whole[tuple(torch.meshgrid(*map(torch.from_numpy, where), indexing="ij"))]
-        columns = torch.movedim(part.reshape(b.sizes).clone(), leaf, 0)
-        f = factors[b.id]
-        for k, j in removal.merged:
-            columns[j] += columns[k] * (f[k] / f[j])
-        back = torch.movedim(columns, 0, leaf).reshape(part.shape)
-        if where is None:
-            whole = back
-        else:
-            whole[tuple(torch.meshgrid(*map(torch.from_numpy, where), indexing="ij"))] = back
-        arrays[name] = whole
+class Smaller:
+    """The tensors without the units that go, each computed from its own numbers alone.
+
+    Raises InputError where a fused tensor holds a unit only in part, or an adapter is added to one that holds units."""
+
+    def __init__(self, plan: Plan, removals: Iterable[Removal]) -> None:
+        self.plan = plan
+        self.removals = {r.root: r for r in removals}
+        self.units = [u for u in units(plan) if u.root in self.removals]
+        self.gone: dict[str, dict[int, set[int]]] = {}  # tensor -> axis -> positions that go
+        self.unread: dict[str, dict[int, set[int]]] = {}  # the same, where the tensor reads the units
+        for u in self.units:
+            self._mark(u, self.removals[u.root].gone)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Canonical names of those that become smaller."""
+        return tuple(self.gone)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(
+            Axis(name, a, n, tuple(i for i in range(n) if i not in went[a]))
+            for name, went in self.gone.items()
+            for a, n in enumerate(self.plan.shapes[name])
+            if a in went
+        )
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        went = self.gone.get(name, {})
+        return tuple(n - len(went.get(a, ())) for a, n in enumerate(self.plan.shapes[name]))
+
+    def result(self, state: State, name: str) -> Tensor:
+        """The smaller tensor: the bits that were stored where nothing else happens to it, else in wide dtype."""
+        merged = self._merged(state, name)
+        if merged is None:
+            moved = state.result(name)
+            return self.cut(name, state.stored(name) if moved is None else moved)
+        return self.cut(name, self._op(name).chart.inverse(merged))
+
+    def tensor(self, state: State, name: str) -> Tensor:
+        """The smaller tensor, wide and in its chart."""
+        merged = self._merged(state, name)
+        return self.cut(name, state.tensor(name) if merged is None else merged)
+
+    def cut(self, name: str, t: Tensor) -> Tensor:
+        for a in self._axes_of(name):
+            t = t.index_select(a.axis, torch.tensor(a.kept, device=t.device))
+        return t
+
+    def padded(self, name: str, small: Tensor, old: Tensor) -> Tensor:
+        """The smaller tensor at its old size: units that went keep the writers that they have in `old`, and nothing reads
+        them. It computes what the smaller one does, as far as units are what `units` takes them for."""
+        out = old.clone()
+        kept = {a.axis: a.kept for a in self._axes_of(name)}
+        where = [torch.tensor(kept.get(a, range(n))) for a, n in enumerate(out.shape)]
+        out[torch.meshgrid(*where, indexing="ij")] = small
+        for axis, at in self.unread.get(name, {}).items():
+            out.index_fill_(axis, torch.tensor(sorted(at)), 0)
+        return out
+
+    def _axes_of(self, name: str) -> tuple[Axis, ...]:
+        return tuple(a for a in self.axes if a.tensor == name)
+
+    def axes_of(self, removal: Removal) -> list[Axis]:
+        """Those on the bond of one removal."""
+        held = {key for u in self.units if u.root == removal.root for key in footprint(u)}
+        return [a for a in self.axes if (a.tensor, a.axis) in held]
+
+    def _op(self, name: str) -> Param:
+        return next(v.op for v in self.plan.parameters() if isinstance(v.op, Param) and v.op.name == name)
+
+    def _merged(self, state: State, name: str) -> Tensor | None:
+        """The tensor with the columns of merged units added to those that stand for them; None if it reads none."""
+        whole: Tensor | None = None
+        for u in self.units:
+            removal = self.removals[u.root]
+            for b, leaf in u.readers:
+                assert isinstance(b.value.op, Param)
+                if b.value.op.name == name and removal.merged:
+                    whole = state.tensor(name).clone() if whole is None else whole
+                    _add(whole, b, leaf, removal)
+        return whole
+
+    def _mark(self, u: Units, drop: list[int]) -> None:
+        """Positions of every axis that go with these units."""
+        read = {(b.id, leaf) for b, leaf in u.readers}
+        for b, leaf in (*u.writers, *u.readers):
+            assert isinstance(b.value.op, Param)
+            name, axis = b.value.op.name, b.leaves[leaf][0]
+            if b.value.op.updates:
+                raise InputError(
+                    f"{name}: an adapter is added to it, which would have to shrink too: merge the adapter first"
+                )
+            mine = set(_places(b, leaf, drop))
+            for other in self.plan.blocks.of[b.value.id]:
+                shared = mine & set(_axis_positions(other, axis))
+                held = [
+                    k for block, k in (*u.writers, *u.readers) if block.id == other.id and block.leaves[k][0] == axis
+                ]
+                if shared and not held:
+                    raise InputError(
+                        f"{name}: units of {u.name} fill only a part of its axis {axis}; they cannot be removed"
+                    )
+            self.gone.setdefault(name, {}).setdefault(axis, set()).update(mine)
+            if (b.id, leaf) in read:
+                self.unread.setdefault(name, {}).setdefault(axis, set()).update(mine)
 
 
-def _mark(plan: Plan, u: Units, drop: list[int], gone: dict[tuple[str, int], dict[int, None]]) -> None:
-    """Positions of every axis that go with these units."""
+def footprint(u: Units) -> dict[tuple[str, int], int]:
+    """(tensor, axis) -> how many of its positions one unit takes."""
+    found: dict[tuple[str, int], int] = {}
     for b, leaf in (*u.writers, *u.readers):
         assert isinstance(b.value.op, Param)
-        axis = b.leaves[leaf][0]
-        mine = set(_places(b, leaf, drop))
-        for other in plan.blocks.of[b.value.id]:
-            shared = mine & set(_axis_positions(other, axis))
-            held = [k for block, k in (*u.writers, *u.readers) if block.id == other.id and block.leaves[k][0] == axis]
-            if shared and not held:
-                raise InputError(
-                    f"{b.value.op.name}: units of {u.name} fill only a part of its axis {axis}; they cannot be removed"
-                )
-        gone.setdefault((b.value.op.name, axis), {}).update(dict.fromkeys(sorted(mine)))
+        key = (b.value.op.name, b.leaves[leaf][0])
+        found[key] = found.get(key, 0) + len(_places(b, leaf, [0]))
+    return found
+
+
+def _add(whole: Tensor, b: Block, leaf: int, removal: Removal) -> None:
+    where = positions(b)
+    grid = None if where is None else torch.meshgrid(*map(torch.from_numpy, where), indexing="ij")
+    part = whole if grid is None else whole[grid]
+    columns = torch.movedim(part.reshape(b.sizes).clone(), leaf, 0)
+    for (k, j), f in zip(removal.merged, removal.factors[b.id], strict=True):
+        columns[j] += columns[k] * f
+    whole[grid if grid is not None else ...] = torch.movedim(columns, 0, leaf).reshape(part.shape)
 
 
 def _axis_positions(b: Block, axis: int) -> list[int]:
@@ -191,33 +309,3 @@ def _places(b: Block, leaf: int, drop: list[int]) -> list[int]:
     mine = [k for k, (a, _, _) in enumerate(b.leaves) if a == axis]
     grid = torch.tensor(_axis_positions(b, axis)).reshape([b.leaves[k][1] for k in mine])
     return torch.index_select(grid, mine.index(leaf), torch.tensor(drop)).reshape(-1).tolist()
-
-
-def _cut(
-    plan: Plan,
-    state: Mapping[str, Tensor],
-    wide: State,
-    arrays: dict[str, Tensor],
-    gone: dict[tuple[str, int], dict[int, None]],
-    removals: tuple[Removal, ...],
-) -> Pruned:
-    out: dict[str, Tensor] = dict(state)
-    axes: list[Axis] = []
-    for name in dict.fromkeys(n for n, _ in gone):
-        value = wide.params[name]
-        assert isinstance(value.op, Param)
-        kept = {a: [i for i in range(n) if i not in gone.get((name, a), ())] for a, n in enumerate(value.shape)}
-        axes += [Axis(name, a, value.shape[a], tuple(k)) for a, k in kept.items() if len(k) < value.shape[a]]
-        made: dict[torch.dtype, Tensor] = {}
-        for alias in dict.fromkeys((name, *plan.aliases.get(name, ()))):
-            if alias not in state:
-                continue
-            old = state[alias]
-            if old.dtype not in made:
-                new = value.op.chart.inverse(arrays[name]).to(old.dtype) if name in arrays else old
-                for a, k in kept.items():
-                    if len(k) < value.shape[a]:
-                        new = new.index_select(a, torch.tensor(k, device=new.device))
-                made[old.dtype] = new.to(old.device)
-            out[alias] = made[old.dtype]
-    return Pruned(out, removals, tuple(axes))

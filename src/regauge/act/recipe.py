@@ -72,6 +72,11 @@ class Recipe:
         return any(s.name in AFTER for s in self.steps)
 
     @property
+    def pruning(self) -> Mapping[str, Any] | None:
+        """The options of prune-redundant; None where it is not asked for."""
+        return next((dict(s.options) for s in self.steps if s.name in AFTER), None)
+
+    @property
     def choices(self) -> tuple[Step, ...]:
         """The steps that are elements of the gauge group."""
         return tuple(s for s in self.steps if s.name not in (*BEFORE, *AFTER))

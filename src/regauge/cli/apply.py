@@ -44,7 +44,12 @@ class Norm(StrEnum):
     spectral = "spectral"
 
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="A local Hugging Face directory, or a .gguf file.")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN", help="A local Hugging Face directory, a .gguf file, package.module:factory, or a .pt2 program."
+    ),
+]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="The directory to write.")]
 VerifyOption = Annotated[
     Verify,
@@ -83,6 +88,9 @@ def apply(
     random: Annotated[
         int | None, typer.Option("--random", metavar="SEED", help="A random element of the group.")
     ] = None,
+    prune_redundant: Annotated[
+        bool, typer.Option("--prune-redundant", help="Remove units that are dead or equal to others; widths follow.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the random signs and matrices of --rotate.")] = 0,
     verify: VerifyOption = Verify.full,
     force: Force = False,
@@ -110,7 +118,7 @@ def apply(
     from regauge.jobs.apply import apply as run
 
     chosen = {"untie": untie, "fold": fold, "rotate": tuple(rotate or ()), "balance": balance and balance.value,
-              "canonical": canonical, "random": random}  # fmt: skip
+              "canonical": canonical, "random": random, "prune_redundant": prune_redundant}  # fmt: skip
     if recipe is not None and any(v not in (False, (), None) for v in chosen.values()):
         raise typer.BadParameter("give either --recipe or the options that say the steps")
     steps = recipes.from_file(recipe) if recipe else recipes.from_options(**chosen, seed=seed)  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ from typing import Any
 
 from regauge.act import Recipe
 from regauge.checkpoint.dequantise import dequantise, gguf_in
+from regauge.checkpoint.materialise import materialise
+from regauge.checkpoint.spec import open_model
 from regauge.checkpoint.weights import read_json
 from regauge.errors import InputError
 from regauge.jobs import engines, files
@@ -41,8 +43,8 @@ def apply(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> dict[str, Any] | None:
-    """Write the checkpoint in `source` (a directory, or a GGUF file: dequantised) into the new directory `target`, in the
-    gauge that `recipe` chooses.
+    """Write the checkpoint in `source` (a directory; a GGUF file: dequantised; the state dict of package.module:factory or of
+    a .pt2 program) into the new directory `target`, in the gauge that `recipe` chooses.
 
     recipe: `act.Recipe` or its plain data, such as ["untie", "fold", {"rotate": {"bond": "stream"}}]. verify: "full" proves
     in double precision that the function is unchanged, before and after rounding; "sample" compares the stored weights in
@@ -61,36 +63,42 @@ def apply(
     if engine not in ("local", "ray"):
         raise InputError(f"engine={engine!r}: expected local or ray")
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.of(recipe)
-    if recipe.prunes:
-        raise InputError(
-            "prune-redundant changes the shapes of tensors, which files of this model cannot: leave it out"
-        )
-    gguf = gguf_in(source) if source.is_dir() or source.suffix == ".gguf" else None
+    spec = None
+    if not source.is_dir() and source.suffix != ".gguf":
+        opened = open_model(str(source))
+        spec = str(source.resolve()) if opened.kind == "program" else str(source)
+    gguf = gguf_in(source) if spec is None else None
     made_from = {gguf[1]: files.sha256(gguf[0] / gguf[1])} if gguf else {}
     settings = Settings(
         recipe.plain(), recipe.unties, observe, unknown, compute,
         parse_size(shard_size) if isinstance(shard_size, str) else shard_size, keep_unused, digests(recipe), made_from,
+        prune=recipe.pruning, model=spec,
     )  # fmt: skip
-    with plain_weights(source, gguf, target, tell or (lambda _: None)) as readable:
+    with plain_weights(source, gguf, spec, target, tell or (lambda _: None)) as readable:
         return carry_out(readable, target, settings, recipe.element, verify=verify, force=force, rank=rank, world=world,
                          engine=engine, workers=workers, progress=progress, tell=tell)  # fmt: skip
 
 
 @contextmanager
-def plain_weights(source: Path, found: tuple[Path, str] | None, target: Path, say: Tell) -> Iterator[Path]:
-    """The directory to read: `source`, or for a GGUF file its tensors written out beside the target meanwhile."""
-    if found is None:
+def plain_weights(
+    source: Path, found: tuple[Path, str] | None, spec: str | None, target: Path, say: Tell
+) -> Iterator[Path]:
+    """The directory to read: `source`, or for a GGUF file, a factory or a program its tensors written out beside the target
+    meanwhile."""
+    if found is None and spec is None:
         yield source
         return
-    folder, name = found
-    scratch = target.with_name(f".{target.name}.regauge-gguf")
-    written = scratch / folder.resolve().name
+    scratch = target.with_name(f".{target.name}.regauge-input")
+    written = scratch / (found[0].resolve().name if found else "weights")
     whole = scratch / "whole"
     if not whole.is_file():
         files.remove(scratch)
         written.mkdir(parents=True)
-        say(f"reading {name}")
-        dequantise(folder, name, written)
+        say(f"reading {found[1] if found else source}")
+        if found:
+            dequantise(*found, written)
+        else:
+            materialise(open_model(str(spec)).loaded().model, written)
         whole.touch()
     yield written
     files.remove(scratch)  # kept after an error, for the run that goes on

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+import regauge
 from regauge.checkpoint.lazy import LazyState
-from regauge.checkpoint.naming import naming
-from regauge.checkpoint.shards import open_shards
+from regauge.checkpoint.opened import Sample
+from regauge.checkpoint.shards import Shards, open_shards
 from regauge.checkpoint.weights import INDEX, read_json, safetensors_files
 from regauge.errors import CheckError, InputError
+from regauge.graph.canonical import canonical
+from regauge.graph.capture import capture
+from regauge.graph.ir import Graph, Param
+from regauge.graph.posing import posing_as_cpu
 from regauge.jobs import files
-from regauge.jobs.job import ELEMENT, RECORD, SCHEMA, Job, Tell
-from regauge.jobs.proof import Proof, prove
+from regauge.jobs.job import AFTER, ELEMENT, RECORD, SCHEMA, Job, Tell
+from regauge.jobs.proof import Function, Proof, prove
 from regauge.jobs.shard import require_whole
-from regauge.jobs.source import Untied
+from regauge.jobs.source import Untied, naming_of, skeleton
+from regauge.rules.lower import lower
 from regauge.solve.state import State
 
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
@@ -73,7 +81,7 @@ def copy_others(job: Job) -> list[str]:
         if inner.suffix in OTHER_WEIGHTS or inner.suffix == ".safetensors":
             stale.append(str(inner))
     if job.data["patches"]:
-        shutil.copyfile(job.home / "config.json", job.result / "config.json")
+        shutil.copyfile(job.home / AFTER / "config.json", job.result / "config.json")
     notes = []
     if stale:
         notes.append(f"copied as they are, in the old gauge: {', '.join(stale[:4])}{' ...' if len(stale) > 4 else ''}")
@@ -84,6 +92,13 @@ def copy_others(job: Job) -> list[str]:
             f"untied: {', '.join(job.data['added'])} is a tensor of its own now; loaders that ignore "
             "tie_word_embeddings=false in config.json, and formats that store one tensor for both, need the tied original"
         )
+    if job.smaller is not None:
+        notes += [str(r) for r in job.smaller.removals.values()]
+        for p in job.data["patches"]:
+            notes.append(f"config.json: {'.'.join(map(str, p['path']))} {p['old']} -> {p['new']}")
+        if job.data["settings"]["model"]:
+            notes += [str(a) for a in job.smaller.axes]
+        notes += job.data["left"]
     if job.data["naming"]["unused"]:
         notes.append(
             f"{len(job.data['naming']['unused'])} tensor(s) that the model does not read were copied as they are"
@@ -111,22 +126,64 @@ def read_order(job: Job) -> list[str]:
 
 def proved(job: Job, mode: str, tell: Tell) -> Proof:
     """Compare the function before and after, from the files."""
-    from regauge.graph.canonical import canonical
-    from regauge.graph.capture import capture
-    from regauge.graph.posing import posing_as_cpu
-    from regauge.rules.lower import lower
-
-    model = job.model
-    with posing_as_cpu(model.model):
-        captured = capture(model.model, model.args, model.kwargs, job.data["settings"]["observe"])
-        graph = canonical(lower(captured, job.data["settings"]["unknown"]).graph)
+    observe, unknown, spec = (job.data["settings"][k] for k in ("observe", "unknown", "model"))
+    graph = graph_of(job.model, observe, unknown)
     dtype = torch.float64 if mode == "full" else torch.float32
-    shards = open_shards(job.result)
-    after = Untied(
-        LazyState(shards, naming(model.model, {n: e.shape for n, e in shards.entries.items()})), tied_again(job)
-    )
+    shards, smaller = open_shards(job.result), job.smaller
     before = job.before(dtype)
-    return prove(graph, before, job.element.moved(before), State(job.gauge.plan, after, dtype), mode, tell)
+    moved = job.element.moved(before)
+    if smaller is None:
+        stored = LazyState(shards, naming_of(shards, job.model.model, spec))
+        after = State(job.gauge.plan, Untied(stored, tied_again(job)), dtype)
+        return prove(Function(graph, before), Function(graph, moved), Function(graph, after), mode, tell)
+    limit = (job.data["settings"]["prune"] or {}).get("tolerance") is None
+    if (
+        spec is not None
+    ):  # nothing builds the smaller module: its tensors at their old sizes, where nothing reads what went
+        held = open_shards(job.result)
+        wide = padded(job, moved)
+        return prove(
+            Function(graph, before), Function(graph, moved, lambda n: wide(n, None)),
+            Function(graph, moved, lambda n: wide(n, held)), mode, tell, strict=limit,
+        )  # fmt: skip
+    tell("inferring the gauge of the smaller model")
+    sample = replace(skeleton(job.source, job.home / AFTER), args=job.model.args, kwargs=job.model.kwargs)
+    with posing_as_cpu(sample.model):
+        gauge = regauge.infer(sample.model, sample.args, sample.kwargs, observe=observe, unknown=unknown)
+    small = graph_of(sample, observe, unknown)
+    after = State(gauge.plan, LazyState(shards, naming_of(shards, sample.model, None)), dtype)
+
+    def cut(name: str) -> Tensor:
+        assert smaller is not None
+        return smaller.tensor(moved, name) if name in smaller.gone else moved.tensor(name)
+
+    return prove(Function(graph, before), Function(small, moved, cut), Function(small, after), mode, tell, strict=limit)
+
+
+def graph_of(sample: Sample, observe: str | None, unknown: str) -> Graph:
+    """The core graph of a model."""
+    with posing_as_cpu(sample.model):
+        captured = capture(sample.model, sample.args, sample.kwargs, observe)
+        return canonical(lower(captured, unknown).graph)
+
+
+def padded(job: Job, moved: State) -> Callable[[str, Shards | None], Tensor]:
+    """Reads a tensor of the result at its old size, wide and in its chart: from files, or before it is rounded."""
+    smaller, names = job.smaller, {p: f for f, p in job.naming.plain.items()}
+    assert smaller is not None
+
+    def read(name: str, shards: Shards | None) -> Tensor:
+        assert smaller is not None
+        old = moved.tensor(name)
+        if shards is None:
+            return smaller.padded(name, smaller.tensor(moved, name), old) if name in smaller.gone else old
+        op = moved.params[name].op
+        assert isinstance(op, Param)
+        stored = shards[names[moved.names[name]]].to(moved.dtype)
+        stored = op.chart.forward(stored) if op.chart.steps else stored
+        return smaller.padded(name, stored, old) if name in smaller.gone else stored
+
+    return read
 
 
 def tied_again(job: Job) -> dict[str, str]:
@@ -153,13 +210,25 @@ def described(job: Job, made: dict[str, str]) -> dict[str, Any]:
         "config": data["patches"],
         "added": data["added"],
         "dropped": data["dropped"],
+        "removed": removed(job),
         "previous": read_json(previous) if previous.is_file() else None,
     }
 
 
+def removed(job: Job) -> list[dict[str, Any]]:
+    """The units that went, and the axes that became shorter."""
+    if job.smaller is None:
+        return []
+    return [
+        {"bond": r.bond, "size": r.size, "dead": list(r.dead), "merged": [list(m) for m in r.merged],
+         "axes": [[a.tensor, a.axis, a.before, a.after] for a in job.smaller.axes_of(r)]}
+        for r in job.smaller.removals.values()
+    ]  # fmt: skip
+
+
 def hashes(source: Path) -> dict[str, str]:
     """sha256 of what was read."""
-    return {p.name: files.sha256(p) for p in (source / "config.json", *safetensors_files(source))}
+    return {p.name: files.sha256(p) for p in (source / "config.json", *safetensors_files(source)) if p.is_file()}
 
 
 def require_target(target: Path, force: bool) -> None:

@@ -2,6 +2,8 @@
 
 .TARGET.regauge/
   job.json      what is done, and to which input: a run with the same words goes on where this one stopped
+  before/       the config.json of the model that the gauge is of, where it is not the input's
+  after/        the config.json of the result, where it is not the input's
   gauge.json    the gauge, from which every worker reads the same plan
   element       the element
   done/         a record for each file that is written
@@ -24,22 +26,27 @@ import torch
 
 import regauge
 from regauge.act import Recipe
+from regauge.act.prune import Removal, Smaller, redundant
+from regauge.act.recipe import After
 from regauge.checkpoint.lazy import LazyState
 from regauge.checkpoint.naming import Group, Naming
 from regauge.checkpoint.opened import Sample
 from regauge.checkpoint.shards import open_shards
+from regauge.checkpoint.spec import open_model
 from regauge.checkpoint.weights import read_json
 from regauge.checkpoint.writer import Slot
 from regauge.errors import InputError
 from regauge.graph.posing import posing_as_cpu
 from regauge.jobs import files, packing
 from regauge.jobs.layout import OutFile, layout
-from regauge.jobs.source import Origin, Patch, Untied, open_origin, skeleton, unpatch
+from regauge.jobs.source import Origin, Patch, Untied, open_origin, patched, skeleton
+from regauge.jobs.widths import Fitted, fit
 from regauge.solve.element import Element
 from regauge.solve.gauge import Gauge
 from regauge.solve.state import State
 
-SCHEMA = 1
+SCHEMA = 2
+BEFORE, AFTER = "before", "after"
 RECORD = "regauge.json"  # what stands beside the weights of a result
 ELEMENT = "regauge.element"
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -50,7 +57,8 @@ Choose = Callable[[Gauge, Mapping[str, torch.Tensor]], Element]
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides the bytes of the result, as plain data. recipe: `act.Recipe.plain()`; undo: the digest of
-    the element file that is taken back. tensors: digests of the matrices that the recipe names.
+    the element file that is taken back. tensors: digests of the matrices that the recipe names. prune: the options of
+    prune-redundant, if that is asked for. model: a factory or a program, where no config.json describes the input.
     dequantised: the file that the input was made from, with its sha256."""
 
     recipe: Any
@@ -63,6 +71,8 @@ class Settings:
     tensors: Mapping[str, str] = field(default_factory=dict)
     dequantised: Mapping[str, str] = field(default_factory=dict)
     undo: str | None = None
+    prune: Mapping[str, Any] | None = None
+    model: str | None = None
 
 
 @dataclass
@@ -93,7 +103,21 @@ class Job:
     @cached_property
     def model(self) -> Sample:
         """The model without memory; built again where this process has not inferred the gauge."""
-        return self.sample or skeleton(self.source, self.home if self.data["untied"] else self.source)
+        if self.sample is None and self.data["settings"]["model"]:
+            return open_model(self.data["settings"]["model"]).skeleton()
+        return self.sample or skeleton(self.source, self.home / BEFORE if self.data["untied"] else self.source)
+
+    @cached_property
+    def smaller(self) -> Smaller | None:
+        """What is cut, where units go."""
+        removals = [Removal.of(r) for r in self.data["removals"]]
+        return Smaller(self.gauge.plan, removals) if removals else None
+
+    def image(self, moved: State, name: str) -> torch.Tensor | None:
+        """A parameter of the result by its canonical name; None if it is the input's."""
+        if self.smaller is not None and name in self.smaller.gone:
+            return self.smaller.result(moved, name)
+        return moved.result(name)
 
     @cached_property
     def naming(self) -> Naming:
@@ -163,14 +187,14 @@ def prepare(
             if data.get("identity") == wanted:
                 return open_job(home)
             _require_idle(home, target)
-        for name in ("job.json", "gauge.json", "element", "config.json", "done", "parts", "result"):
+        for name in ("job.json", "gauge.json", "element", BEFORE, AFTER, "done", "parts", "result"):
             files.remove(home / name)
         return _made(home, source, settings, wanted, choose, tell or (lambda _: None))
 
 
 def _made(home: Path, source: Path, settings: Settings, wanted: str, choose: Choose | None, tell: Tell) -> Job:
     tell("reading headers")
-    origin = open_origin(source, home, settings.untie, settings.keep_unused)
+    origin = open_origin(source, home / BEFORE, settings.untie, settings.keep_unused, settings.model)
     tell("inferring the gauge")
     with posing_as_cpu(origin.sample.model):
         gauge = regauge.infer(
@@ -179,14 +203,23 @@ def _made(home: Path, source: Path, settings: Settings, wanted: str, choose: Cho
         )  # fmt: skip
     tell("choosing the element")
     element = (choose or Recipe.of(settings.recipe).element)(gauge, origin.state)
-    retied = unpatched(source, home) if settings.undo else Retied()
-    out = layout(origin.state.lazy.shards, origin.added, set(retied.dropped), settings.shard_size)
+    cuts = Fitted((), (), ())
+    if settings.prune is not None:
+        tell("looking for redundant units")
+        cuts = fitted(source, home, origin, gauge, element, settings)
+    retied = unpatched(source) if settings.undo else Retied()
+    write_config(home, origin.config, (*origin.patches, *cuts.patches, *retied.patches))
+    shapes = shapes_of_files(origin, Smaller(gauge.plan, cuts.removals)) if cuts.removals else {}
+    out = layout(origin.state.lazy.shards, origin.added, set(retied.dropped), settings.shard_size, shapes)
     for name in ("done", "parts", "result"):
         (home / name).mkdir()
     files.require_space(home, sum(f.size for f in out))
     files.write_text(home / "gauge.json", gauge.to_json())
     packing.save_element(element, home / "element")
-    data = job_data(origin, retied, source, settings, wanted, out)
+    element = packing.load_element(
+        home / "element", gauge.plan
+    )  # the same strides, and so the same bits, as for a later run
+    data = job_data(origin, retied, cuts, source, settings, wanted, out)
     files.write_json(home / "job.json", data)
     return Job(home, data, gauge, element, origin.sample)
 
@@ -200,18 +233,55 @@ class Retied:
     dropped: Mapping[str, str] = field(default_factory=dict)
 
 
-def unpatched(source: Path, home: Path) -> Retied:
-    """Read what an earlier run untied, and write the config.json that it had before."""
+def unpatched(source: Path) -> Retied:
+    """What an earlier run untied, the other way round."""
     record = read_json(source / RECORD)
-    patches = patches_of(record["config"])
+    return Retied(tuple(Patch(p.path, p.new, p.old) for p in patches_of(record["config"])), record["added"])
+
+
+def write_config(home: Path, config: dict[str, Any], patches: tuple[Patch, ...]) -> None:
+    """The config.json of the result, where it is not the input's."""
     if patches:
-        config = unpatch(read_json(source / "config.json"), patches)
-        files.write_json(home / "config.json", config)
-    return Retied(tuple(Patch(p.path, p.new, p.old) for p in patches), record["added"])
+        (home / AFTER).mkdir(exist_ok=True)
+        files.write_json(home / AFTER / "config.json", patched(config, patches))
+
+
+def fitted(source: Path, home: Path, origin: Origin, gauge: Gauge, element: Element, settings: Settings) -> Fitted:
+    """The units that go: all that are redundant, or as many as config.json can follow. Raises InputError where none is."""
+    found = redundant(gauge, After(element, origin.state), **(settings.prune or {}))
+    if not found:
+        raise InputError(
+            f"{source}: no unit is redundant: leave out prune-redundant (`regauge inspect MODEL --at-weights` shows how far "
+            "the nearest is; {tolerance: X} takes those within X)"
+        )
+    if settings.model is not None:
+        return Fitted(found, (), ())
+    return fit(source, home / AFTER, origin.config, gauge.plan, found)
+
+
+def shapes_of_files(origin: Origin, smaller: Smaller) -> dict[str, tuple[int, ...]]:
+    """Tensor of the files -> its new shape."""
+    plan, lazy = smaller.plan, origin.state.lazy
+    found: dict[str, tuple[int, ...]] = {}
+    for name in smaller.tensors:
+        for alias in dict.fromkeys((name, *plan.aliases.get(name, ()))):
+            if alias in lazy.groups:
+                raise InputError(
+                    f"{lazy.groups[alias].files[0]}: is joined with others on loading, so that its units cannot be removed"
+                )
+            if alias in lazy.files:
+                found[lazy.files[alias]] = smaller.shape(name)
+    return found | {new: found[old] for new, old in origin.added.items() if old in found}
 
 
 def job_data(
-    origin: Origin, retied: Retied, source: Path, settings: Settings, wanted: str, out: tuple[OutFile, ...]
+    origin: Origin,
+    retied: Retied,
+    cuts: Fitted,
+    source: Path,
+    settings: Settings,
+    wanted: str,
+    out: tuple[OutFile, ...],
 ) -> dict[str, Any]:
     names = origin.state.lazy.naming
     return {
@@ -222,7 +292,9 @@ def job_data(
         "compute": compute_dtype(origin, settings.compute),
         "versions": versions(),
         "untied": bool(origin.patches),
-        "patches": [asdict(p) for p in (*origin.patches, *retied.patches)],
+        "patches": [asdict(p) for p in (*origin.patches, *cuts.patches, *retied.patches)],
+        "removals": [r.plain() for r in cuts.removals],
+        "left": list(cuts.left),
         "dropped": dict(retied.dropped),
         "copies": origin.state.copies,
         "added": origin.added,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from regauge.checkpoint.shards import Entry, Shards
+from regauge.checkpoint.shards import Shards
 from regauge.checkpoint.weights import SINGLE
 from regauge.checkpoint.writer import Slot
 from regauge.errors import InputError
@@ -36,27 +36,35 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * UNITS[(found[2] or "").lower()])
 
 
-def layout(shards: Shards, added: Mapping[str, str], dropped: Collection[str], limit: int) -> tuple[OutFile, ...]:
+def layout(
+    shards: Shards,
+    added: Mapping[str, str],
+    dropped: Collection[str],
+    limit: int,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[OutFile, ...]:
     """The files of the input, if none is larger than `limit` bytes, without the dropped tensors and with each added one
     (new name -> the one that it is made from) in the file of its source; else the same order in new files of at most that
-    size."""
+    size. shapes: of the tensors that have another shape than in the input."""
+    new = shapes or {}
     extra: dict[str, list[Slot]] = {}
     for name, source in added.items():
         e = shards.entries[source]
-        extra.setdefault(e.file, []).append(Slot(name, e.dtype, e.shape))
+        extra.setdefault(e.file, []).append(Slot(name, e.dtype, new.get(name, e.shape)))
     kept = tuple(
         OutFile(
-            file, shards.metadata[file], (*(_slot(e) for e in entries if e.name not in dropped), *extra.get(file, ()))
+            file,
+            shards.metadata[file],
+            (
+                *(Slot(e.name, e.dtype, new.get(e.name, e.shape)) for e in entries if e.name not in dropped),
+                *extra.get(file, ()),
+            ),
         )
         for file, entries in shards.files.items()
     )
     if all(f.size <= limit for f in kept):
         return kept
     return _repacked([s for f in kept for s in f.slots], kept[0].metadata, limit)
-
-
-def _slot(e: Entry) -> Slot:
-    return Slot(e.name, e.dtype, e.shape)
 
 
 def _repacked(slots: Sequence[Slot], metadata: dict[str, str], limit: int) -> tuple[OutFile, ...]:

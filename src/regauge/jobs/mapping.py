@@ -27,18 +27,25 @@ from regauge.solve.bonds import Bond
 from regauge.solve.gauge import Gauge
 
 TOOLS = ("llmcompressor", "autoround")
-USE = {
+NOTES = {
     "llmcompressor": (
-        "SpinQuantModifier ignores the argument mappings= (0.14): put SpinQuantMapping(**mapping) into "
-        "SPINQUANT_MAPPING_REGISTRY[architecture], and the list of NormMapping(**entry) into NORM_MAPPING_REGISTRY[architecture], "
-        "before oneshot(). Its hadamard needs sizes that are powers of two (use random-hadamard or random-matrix otherwise)."
+        "SpinQuantModifier ignores the arguments mappings= and norm_mappings= (0.14) without a word: put "
+        "SpinQuantMapping(**mapping) into SPINQUANT_MAPPING_REGISTRY[architecture], and the list of NormMapping(**entry) into "
+        "NORM_MAPPING_REGISTRY[architecture], before oneshot().",
+        "It also subtracts the mean of every embedding row, which is a symmetry only where every norm removes the mean. Here "
+        "none does, so that step changes the function: switch it off with "
+        "SpinQuantModifier._center_embeddings = lambda self, model: None.",
+        'Its transform_type="hadamard" (the default) fails at sizes that are no powers of two, such as 576: use '
+        '"random-hadamard". Not "random-matrix": its matrices are not orthogonal, and R1 then changes the function.',
     ),
-    "autoround": "register_mapping(architecture, RotationMapping(**mapping)) before AutoRound(...).",
+    "autoround": (
+        "register_mapping(architecture, RotationMapping(**mapping)) before AutoRound(...). A mapping that is registered for the "
+        "model_type of the configuration goes before one for the architecture: register it under both.",
+        "It also turns units and heads at run time, so their numbers must be orders of its Hadamard matrices too; "
+        "allow_online_rotation=False leaves that out.",
+    ),
 }
-CENTRES = (
-    "The tool also subtracts the mean of every embedding row. That is a symmetry only where every norm removes the mean; here "
-    "none does, so it changes the function: skip that step, or use `regauge apply --untie --fold --rotate` instead."
-)
+WAY_OUT = "`regauge apply --untie --fold --rotate hadamard` does the same to the files, for every model, with a proof."
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def export_mapping(spec: str, tool: str) -> dict[str, Any]:
     found = roles(gauge, model, spec)
     mapping = for_llmcompressor(found) if tool == "llmcompressor" else for_autoround(found, model, spec)
     mapping["mapping"]["attn_head_dim"] = getattr(model.config, "head_dim", None)
-    return {"tool": tool, "architecture": type(model).__name__, **mapping, "notes": [USE[tool], CENTRES]}
+    return {"tool": tool, "architecture": type(model).__name__, **mapping, "notes": [*NOTES[tool], WAY_OUT]}
 
 
 def separate(model: nn.Module) -> None:

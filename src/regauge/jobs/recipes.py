@@ -17,7 +17,7 @@ from regauge.errors import InputError
 from regauge.jobs import files
 
 NAMED = ("how", "moments")  # options that may be a tensor
-ORDER = ("untie", "fold", "rotate", "balance", "canonical", "random")
+ORDER = ("untie", "fold", "rotate", "balance", "canonical", "random", "prune-redundant")
 
 
 def from_options(
@@ -28,9 +28,11 @@ def from_options(
     balance: str | None = None,
     canonical: bool = False,
     random: int | None = None,
+    prune_redundant: bool = False,
     seed: int = 0,
 ) -> Recipe:
-    """The recipe that options of the command line say, in the order: untie, fold, rotate, balance, canonical, random.
+    """The recipe that options of the command line say, in the order: untie, fold, rotate, balance, canonical, random,
+    prune-redundant.
 
     rotate: each `HOW` (of the stream) or `BOND=HOW`, where HOW is hadamard, orthogonal, pca=MOMENTS.npy, or the file of a
     matrix. Raises InputError where nothing is asked for, or a file cannot be read.
@@ -40,6 +42,7 @@ def from_options(
     steps += [{"balance": {"norm": balance}}] if balance else []
     steps += ["canonical"] * canonical
     steps += [{"random": {"seed": random}}] if random is not None else []
+    steps += ["prune-redundant"] * prune_redundant
     if not steps:
         raise InputError(f"nothing to do: give a --recipe, or some of {', '.join('--' + o for o in ORDER)}")
     return with_tensors(steps, Path())

@@ -81,7 +81,7 @@ class Images:
 
     def _image(self, param: str, stored: object) -> Tensor | None:
         name = self.canonical.get(param)
-        made = None if name is None else self.moved.result(name)
+        made = None if name is None else self.job.image(self.moved, name)
         return None if made is None else made.to(stored)  # type: ignore[call-overload]
 
     def _group(self, group: Group) -> dict[str, Tensor]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from regauge.checkpoint.lazy import LazyState, require_all
-from regauge.checkpoint.naming import held, naming
+from regauge.checkpoint.naming import Naming, held, naming, unchanged
 from regauge.checkpoint.opened import Sample
 from regauge.checkpoint.shards import COMPUTED, Shards, open_shards
+from regauge.checkpoint.spec import open_model
 from regauge.checkpoint.weights import read_json
 from regauge.errors import InputError
+from regauge.jobs import files
 
 TIE = "tie_word_embeddings"
 
@@ -24,7 +26,7 @@ TIE = "tie_word_embeddings"
 class Patch:
     """One entry of config.json that changes: the keys that lead to it, its old value (None: it was not there), the new."""
 
-    path: tuple[str, ...]
+    path: tuple[str | int, ...]
     old: Any
     new: Any
 
@@ -60,20 +62,23 @@ class Untied(Mapping[str, Tensor]):
         return len(self.lazy) + len(self.copies)
 
 
-def open_origin(folder: Path, scratch: Path, untie: bool, keep_unused: bool) -> Origin:
-    """Open a directory; `scratch` takes a patched config.json where there is one.
+def open_origin(folder: Path, scratch: Path, untie: bool, keep_unused: bool, model: str | None = None) -> Origin:
+    """Open a directory; `scratch` takes a patched config.json where there is one. model: a factory or a program that says
+    what the tensors are, under its own names, where no config.json does.
 
     Raises InputError where the files are not whole, the weights are quantised, or hold tensors that the model has not."""
-    config = read_json(folder / "config.json")
+    config = {} if model else read_json(folder / "config.json")
     if "quantization_config" in config:
         raise InputError(
             f"{folder}: its weights are quantised ({config['quantization_config'].get('quant_method', 'some method')}): "
             "change the gauge of the checkpoint that it was made from, and quantise the result"
         )
     shards = open_shards(folder)
-    sample = skeleton(folder, folder)
+    sample = open_model(model).skeleton() if model else skeleton(folder, folder)
     patches: tuple[Patch, ...] = ()
     copies: dict[str, str] = {}
+    if untie and model:
+        raise InputError(f"{model}: has no config.json in which a tie could be lifted: untie it in the module")
     if untie:
         tied = names_of(sample.model)
         sample, config, patches = untied(folder, scratch, config, tied)
@@ -84,7 +89,7 @@ def open_origin(folder: Path, scratch: Path, untie: bool, keep_unused: bool) -> 
                 source = next((n for n in group if n in have), None)
                 if source is not None:
                     copies[own[0]] = source
-    names = naming(sample.model, {n: e.shape for n, e in shards.entries.items()})
+    names = naming_of(shards, sample.model, model)
     require_all(folder, sample.model, {*held(names), *copies})
     require_known(folder, shards, names.unused, keep_unused)
     lazy = LazyState(shards, names)
@@ -95,6 +100,12 @@ def open_origin(folder: Path, scratch: Path, untie: bool, keep_unused: bool) -> 
                 raise InputError(f"{folder}: {name} is stored as {dtype}: take the checkpoint before it was quantised")
     require_ties(folder, lazy, sample.model)
     return Origin(sample, Untied(lazy, copies), config, patches, {new: lazy.files[old] for new, old in copies.items()})
+
+
+def naming_of(shards: Shards, model: Any, spec: str | None) -> Naming:
+    """How the tensors of files become those of the model. spec: of a model that is not transformers'."""
+    shapes = {n: e.shape for n, e in shards.entries.items()}
+    return unchanged(shapes, model) if spec else naming(model, shapes)
 
 
 def skeleton(folder: Path, configured: Path) -> Sample:
@@ -121,12 +132,13 @@ def untied(
 ) -> tuple[Sample, dict[str, Any], tuple[Patch, ...]]:
     """The model with fewer ties, its configuration, and what was changed in it: the entry that says so, wherever it
     stands; and where that is not enough, in every part that describes a model."""
+    scratch.mkdir(exist_ok=True)
     for everywhere in (False, True):
-        patched, patches = patch_ties(config, everywhere)
-        (scratch / "config.json").write_text(json.dumps(patched, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        changed, patches = patch_ties(config, everywhere)
+        files.write_json(scratch / "config.json", changed)
         sample = skeleton(folder, scratch)
         if len(names_of(sample.model)) > len(tied):
-            return sample, patched, patches
+            return sample, changed, patches
     what = "has no tied tensors" if all(len(n) == 1 for n in tied) else f"stays tied whatever {TIE} says"
     raise InputError(f"{folder}: {type(sample.model).__name__} {what}: leave out --untie")
 
@@ -147,17 +159,17 @@ def patch_ties(config: dict[str, Any], everywhere: bool) -> tuple[dict[str, Any]
     return go(config, ()), tuple(patches)
 
 
-def unpatch(config: dict[str, Any], patches: tuple[Patch, ...]) -> dict[str, Any]:
-    """The configuration before the patches."""
+def patched(config: dict[str, Any], patches: Iterable[Patch]) -> dict[str, Any]:
+    """The configuration with the patches; everything else as it was, in its order."""
     config = json.loads(json.dumps(config))
     for p in patches:
-        node = config
+        node: Any = config
         for key in p.path[:-1]:
             node = node[key]
-        if p.old is None:
+        if p.new is None:
             node.pop(p.path[-1], None)
         else:
-            node[p.path[-1]] = p.old
+            node[p.path[-1]] = p.new
     return config
 
 
@@ -183,7 +195,3 @@ def require_ties(folder: Path, lazy: LazyState, model: Any) -> None:
                     f"{folder}: {have[0]} and {other} are one tensor of the model, and the files hold two different ones: "
                     f"set {TIE} in config.json to what the weights are"
                 )
-
-
-def with_notes(sample: Sample, *notes: str) -> Sample:
-    return replace(sample, notes=(*sample.notes, *notes))

@@ -41,6 +41,10 @@ def undo(
         raise InputError(
             f"{source / ELEMENT}: is not the element that {RECORD} names: take both from one copy of the result"
         )
+    if record.get("removed"):
+        raise InputError(
+            f"{source}: units were removed from it, and what they held is gone: take the checkpoint before"
+        )
     held = record["settings"]
     settings = Settings(
         recipe={"undo": record["recipe"]},
@@ -50,6 +54,7 @@ def undo(
         shard_size=parse_size(shard_size) if isinstance(shard_size, str) else shard_size,
         keep_unused=held["keep_unused"],
         undo=digest,
+        model=held["model"],
     )
     return carry_out(
         source, target, settings,

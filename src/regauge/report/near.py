@@ -62,4 +62,7 @@ def at_weights(result: dict[str, Any]) -> Iterator[RenderableType]:
     if len(close) > SHOWN:
         yield Text(f"  and {len(close) - SHOWN} more (--json lists all)")
     if any(s["kind"] != "rank" and s["distance"] < 1e-6 for s in close):
-        yield Text("  units that are redundant exactly can go: prune-redundant removes them, the function stays")
+        yield Text(
+            "  units that are redundant exactly can go, the function stays: regauge apply MODEL OUT --prune-redundant",
+            overflow="fold",
+        )
