@@ -11,6 +11,7 @@ from models import contents, error, outputs, save, tensors
 
 from regauge.errors import CheckError, InputError
 from regauge.jobs.apply import apply
+from regauge.jobs.recipes import from_options
 from regauge.jobs.undo import undo
 
 RANDOM = [{"random": {"seed": 0}}]
@@ -152,7 +153,14 @@ def test_weights_that_are_not_as_the_config_says(tmp_path: Path) -> None:
     (a / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaModel"]}))
     with pytest.raises(InputError, match="lm_head.weight.*--keep-unused"):
         apply(a, tmp_path / "b", RANDOM)
-    assert not (tmp_path / "b").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(InputError, match=r"how: turn\.npy is no file, and none of hadamard"):
+        from_options(rotate=("stream=turn.npy",))
+    with pytest.raises(InputError, match=r"moments: m\.npy is no file: check"):
+        from_options(rotate=("pca=m.npy",))
 
 
 @pytest.mark.slow

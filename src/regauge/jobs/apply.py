@@ -12,7 +12,7 @@ from regauge.checkpoint.dequantise import dequantise, gguf_in
 from regauge.checkpoint.materialise import materialise
 from regauge.checkpoint.spec import open_model
 from regauge.checkpoint.weights import read_json
-from regauge.errors import InputError
+from regauge.errors import InputError, RegaugeError
 from regauge.jobs import engines, files
 from regauge.jobs.finish import RECORD, finish, require_target
 from regauge.jobs.job import Choose, Job, Settings, Tell, at_work, home_of, identity, prepare
@@ -133,7 +133,12 @@ def carry_out(
     require_target(target, force)
     home = home_of(target)
     home.mkdir(parents=True, exist_ok=True)
-    job = prepare(source, target, settings, choose, say)
+    try:
+        job = prepare(source, target, settings, choose, say)
+    except RegaugeError:
+        if world == 1 and not (home / "job.json").is_file():
+            files.remove(home)  # there is nothing in it to go on with
+        raise
     with at_work(home):
         say("writing")
         write(job, [i for i in range(len(job.files)) if i % world == rank], progress, engine, workers)

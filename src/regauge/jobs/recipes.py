@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from regauge.act import Recipe
+from regauge.act.rotate import HOW
 from regauge.errors import InputError
 from regauge.jobs import files
 
@@ -73,8 +74,12 @@ def with_tensors(data: Any, folder: Path) -> Recipe:
     for options in _options(data):
         for key in NAMED:
             name = options.get(key)
-            if isinstance(name, str) and (folder / name).is_file():
-                tensors[name] = read_tensor(folder / name)
+            if not isinstance(name, str) or (key == "how" and name in HOW):
+                continue
+            if not (folder / name).is_file():
+                known = f", and none of {', '.join(HOW)}" if key == "how" else ""
+                raise InputError(f"{key}: {folder / name} is no file{known}: check the path")
+            tensors[name] = read_tensor(folder / name)
     return Recipe.of(data, tensors)
 
 
