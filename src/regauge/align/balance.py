@@ -7,16 +7,30 @@ opposes has no minimum; there the norm is brought to one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from regauge.align.freedoms import Freedom, Freedoms, pin
+from regauge.align.freedoms import Freedoms, pin
 from regauge.align.held import Held
 from regauge.align.leaves import Layout
+from regauge.align.scales import least_scales, spread
 from regauge.solve.element import Move, Rotate
+from regauge.solve.matrices import multiply
+from regauge.solve.plan import Source
 
-SWEEPS = 100
 ROUNDS = 40
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames and free scales that meet in some block, directly or through others; and the blocks."""
+
+    frames: tuple[int, ...]
+    scales: tuple[int, ...]
+    blocks: tuple[int, ...]
 
 
 def balance(held: Held, layout: Layout, free: Freedoms, noise: float) -> list[Move]:
@@ -24,21 +38,74 @@ def balance(held: Held, layout: Layout, free: Freedoms, noise: float) -> list[Mo
 
     noise: relative size of what rounding does to the entries; what is smaller counts as absent."""
     tiny = max(1e-12, (8 * noise) ** 2)
+    settled = max(1e-11 if held.dtype == torch.float64 else 1e-6, noise / 100)
+    blocks, scaled = held.plan.frames.cells.blocks, free_multiples(layout, free)
     matrices: dict[int, Tensor] = {}
     functions: dict[int, Tensor] = {}
-    settled = 1e-11 if held.dtype == torch.float64 else 1e-6
-    for _ in range(ROUNDS):
-        turns, away = _frames(held, layout, free, tiny)
-        if turns:
-            held.apply(Rotate(turns))
-            matrices = {r: m @ matrices[r] if r in matrices else m for r, m in turns.items()}
-        logs, moved = _scales(held, free)
-        if logs:
-            held.apply(free.scale(logs))
-            functions = {i: f + functions[i] if i in functions else f for i, f in logs.items()}
-        if away < settled and (moved < settled or not turns):
-            break
-    return [*([Rotate(matrices)] if matrices else []), *([free.scale(functions)] if functions else [])]
+    for part in parts(layout, free):
+        arrays = {b: held.read(blocks[b]) for b in part.blocks}
+        for _ in range(ROUNDS):
+            away = moved = 0.0
+            for root in part.frames:
+                m, off = _frame(arrays, layout, root, root in scaled, tiny)
+                away = max(away, off)
+                matrices[root] = m @ matrices[root] if root in matrices else m
+                turn(arrays, layout, root, m)
+            for i, f in least_scales(arrays, free, part.scales).items():
+                moved = max(moved, float(f.abs().max()))
+                functions[i] = functions[i] + f if i in functions else f
+                for b, leaves, x in free.scales[i].on:
+                    arrays[b] = arrays[b] * spread((float(x) * f).exp(), leaves, arrays[b].ndim).to(arrays[b])
+            if away < settled and (moved < settled or not part.frames):
+                break
+    moves: list[Move] = [*([Rotate(matrices)] if matrices else []), *([free.scale(functions)] if functions else [])]
+    for move in moves:
+        held.apply(move)
+    return moves
+
+
+def turn(arrays: dict[int, Tensor], layout: Layout, root: int, m: Tensor) -> None:
+    """Turn a frame whose links have gains of one."""
+    inverse = torch.linalg.inv(m).mT
+    for piece, k in layout.at.get(("frame", root), ()):
+        leaf, b = piece.leaves[k], piece.block.id
+        arrays[b] = multiply(arrays[b], inverse if leaf.dual else m, k, list(leaf.places))
+
+
+def parts(layout: Layout, free: Freedoms, kinds: tuple[str, ...] = ("GL",)) -> list[Part]:
+    """What can be moved without regard to the rest, by frames of these kinds and by scales."""
+    above: dict[int, int] = {}
+
+    def top(b: int) -> int:
+        while above.setdefault(b, b) != b:
+            b = above[b]
+        return b
+
+    sources = layout.plan.sources
+    where = {
+        ("frame", r): [p.block.id for p, _ in layout.at.get(("frame", r), ())] for r, s in sources.items() if _bent(s)
+    }
+    where |= {("scale", i): [b for b, _, _ in f.on] for i, f in enumerate(free.scales)}
+    for blocks in where.values():
+        for b in blocks[1:]:
+            above[top(b)] = top(blocks[0])
+    found: dict[int, list[tuple[str, int]]] = {}
+    for key, blocks in where.items():
+        if blocks:
+            found.setdefault(top(blocks[0]), []).append(key)
+    return [
+        Part(
+            tuple(n for kind, n in keys if kind == "frame"),
+            tuple(n for kind, n in keys if kind == "scale"),
+            tuple(dict.fromkeys(b for key in keys for b in where[key])),
+        )
+        for keys in found.values()
+    ]
+
+
+def _bent(source: Source) -> bool:
+    """A frame that the norm can see."""
+    return source.kind == "GL" and source.n > 1
 
 
 def fold(held: Held, free: Freedoms) -> list[Move]:
@@ -48,19 +115,12 @@ def fold(held: Held, free: Freedoms) -> list[Move]:
     return [move]
 
 
-def _frames(held: Held, layout: Layout, free: Freedoms, tiny: float) -> tuple[dict[int, Tensor], float]:
-    """The rotation to least norm for every frame that is not orthogonal, and how far it is from the identity."""
-    matrices: dict[int, Tensor] = {}
-    away = 0.0
-    scaled = free_multiples(layout, free)
-    for root, source in held.plan.sources.items():
-        if source.kind != "GL" or source.n == 1:
-            continue
-        s = _least(*_sums(held, layout, root), root in scaled, tiny)
-        values, vectors = torch.linalg.eigh(s)
-        matrices[root] = (vectors * values.clamp_min(1e-300).sqrt()[..., None, :]) @ vectors.mT
-        away = max(away, float((s - torch.eye(source.n, dtype=s.dtype)).abs().max()))
-    return matrices, away
+def _frame(arrays: Mapping[int, Tensor], layout: Layout, root: int, scaled: bool, tiny: float) -> tuple[Tensor, float]:
+    """The rotation of a frame to least norm, and how far from the identity it is."""
+    s = _least(*_sums(arrays, layout, root), scaled, tiny)
+    values, vectors = torch.linalg.eigh(s)
+    m = (vectors * values.clamp_min(1e-300).sqrt()[..., None, :]) @ vectors.mT
+    return m, float((s - torch.eye(s.shape[-1], dtype=s.dtype)).abs().max())
 
 
 def free_multiples(layout: Layout, free: Freedoms) -> set[int]:
@@ -97,20 +157,21 @@ def unbalanced(held: Held, layout: Layout, noise: float) -> frozenset[int]:
     for root, source in held.plan.sources.items():
         if source.kind in ("GLv", "GLc", "GLvc"):
             out.add(root)
-        elif source.kind == "GL" and source.n > 1:
-            if all(_deficient(x, tiny) for x in _sums(held, layout, root)):
+        elif _bent(source):
+            arrays = {p.block.id: held.read(p.block) for p, _ in layout.at.get(("frame", root), ())}
+            if all(_deficient(x, tiny) for x in _sums(arrays, layout, root)):
                 out.add(root)
     return frozenset(out)
 
 
-def _sums(held: Held, layout: Layout, root: int) -> tuple[Tensor, Tensor]:
+def _sums(arrays: Mapping[int, Tensor], layout: Layout, root: int) -> tuple[Tensor, Tensor]:
     """sum of a a^T over the vectors of a frame, and over its duals."""
-    source = held.plan.sources[root]
+    source = layout.plan.sources[root]
     shape = [n for _, n in source.places]
     sums = [torch.zeros(*shape, source.n, source.n, dtype=torch.float64) for _ in range(2)]
     for piece, k in layout.at.get(("frame", root), ()):
         leaf = piece.leaves[k]
-        sums[leaf.dual] += gram(held.read(piece.block), k, leaf.places)
+        sums[leaf.dual] += gram(arrays[piece.block.id], k, leaf.places)
     return sums[0], sums[1]
 
 
@@ -153,81 +214,3 @@ def _least(p: Tensor, q: Tensor, scaled: bool, tiny: float) -> Tensor:
         big = s.log().sum(-1) > target
         high, low = torch.where(big, t, high), torch.where(big, low, t)
     return back @ ((mu * s[..., None, :]) @ mu.mT) @ back
-
-
-def _scales(held: Held, free: Freedoms) -> tuple[dict[int, Tensor], float]:
-    """Log-scales to least norm, one after the other until none moves; and how far the largest moved."""
-    blocks = held.plan.frames.cells.blocks
-    axes: dict[int, set[int]] = {}
-    for f in free.scales:
-        for b, leaves, _ in f.on:
-            axes.setdefault(b, set()).update(leaves)
-    norms = {b: _squares(held.read(blocks[b]), kept) for b, kept in axes.items()}
-    total = {i: torch.zeros(f.shape, dtype=torch.float64) for i, f in enumerate(free.scales)}
-    for _ in range(SWEEPS):
-        largest = 0.0
-        for i, f in enumerate(free.scales):
-            if not f.on:
-                continue
-            step = _step(f, norms)
-            for a in range(step.ndim):
-                step = step - step.mean(a, keepdim=True)
-            total[i] += step
-            largest = max(largest, float(step.abs().max()))
-            for b, leaves, x in f.on:
-                norms[b] = norms[b] * torch.exp(2 * float(x) * spread(step, leaves, norms[b].ndim))
-        if largest < 1e-12:
-            break
-    return total, max((float(t.abs().max()) for t in total.values()), default=0.0)
-
-
-def _squares(array: Tensor, kept: set[int]) -> Tensor:
-    rest = [a for a in range(array.ndim) if a not in kept]
-    squares = array.double().square()
-    return squares.sum(rest, keepdim=True) if rest else squares
-
-
-def on_leaves(t: Tensor, leaves: tuple[int, ...]) -> Tensor:
-    """Summed over all other leaves; axes in the order of `leaves`."""
-    rest = [a for a in range(t.ndim) if a not in leaves]
-    t = t.sum(rest, keepdim=True) if rest else t
-    ranks = sorted(leaves)
-    return t.reshape([t.shape[a] for a in ranks]).permute([ranks.index(a) for a in leaves])
-
-
-def spread(f: Tensor, leaves: tuple[int, ...], ndim: int) -> Tensor:
-    """A function on leaves as a factor for the whole array, size 1 where it does not vary."""
-    order = sorted(range(len(leaves)), key=leaves.__getitem__)
-    shape = [1] * ndim
-    for i in order:
-        shape[leaves[i]] = f.shape[i]
-    return f.permute(order).reshape(shape) if order else f.reshape(shape)
-
-
-def _step(f: Freedom, norms: dict[int, Tensor]) -> Tensor:
-    """d that minimises sum_b N_b exp(2 x_b d), by Newton on the log of its two halves; norm one where one half is empty."""
-    sums: dict[float, Tensor] = {}
-    for b, leaves, x in f.on:
-        n = on_leaves(norms[b], leaves)
-        c = float(x)
-        sums[c] = sums[c] + n if c in sums else n
-    floor = 1e-30 * max(float(n.max()) for n in sums.values()) + 1e-300
-    sums = {c: n.clamp_min(floor) for c, n in sums.items()}
-    up = {c: (c * n).log() for c, n in sums.items() if c > 0}
-    down = {c: (-c * n).log() for c, n in sums.items() if c < 0}
-    d = torch.zeros(f.shape, dtype=torch.float64)
-    for _ in range(30):
-        value, slope = torch.zeros_like(d), torch.zeros_like(d)
-        for half, sign in ((up, 1.0), (down, -1.0)):
-            if not half:
-                continue
-            terms = torch.stack([l + 2 * c * d for c, l in half.items()])
-            weights = torch.softmax(terms, 0)
-            rates = torch.tensor(list(half), dtype=torch.float64).reshape(-1, *[1] * d.ndim)
-            value = value + sign * torch.logsumexp(terms, 0)
-            slope = slope + sign * 2 * (weights * rates).sum(0)
-        step = (value / slope).clamp(-20, 20)
-        d = d - step
-        if float(step.abs().max()) < 1e-13:
-            break
-    return d.clamp(-40, 40)

@@ -6,7 +6,7 @@ left, and a Gram matrix over the units does not see those. So the Gram matrices 
 the outputs, are functions on the space of models modulo gauge. With four samples or more they are between the difference of the
 first two and that of the next two, which is zero in the mean for a model that has nothing to do with this one.
 
-The graph is evaluated value by value; a parameter is read when it is needed, and let go after its last reader.
+The graph is evaluated value by value, its weights read ahead in pieces (`stream`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regauge.graph.ir import Along, Free, Graph, Param, Pointwise, Value, evaluate
+from regauge.align.stream import values
+from regauge.graph.ir import Along, Pointwise, Value
 from regauge.solve.gauge import Gauge
 from regauge.solve.plan import Plan
 
@@ -85,48 +86,6 @@ def _moved(plan: Plan, v: Value) -> tuple[int, ...]:
     return tuple(sorted(axes))
 
 
-def values(plan: Plan, state: Mapping[str, Tensor], wanted: set[int]) -> Iterator[tuple[int, Tensor]]:
-    """The wanted values in order, each as soon as it is known."""
-    graph = plan.graph
-    left = _readers(graph)
-    held: dict[int, Tensor] = {}
-
-    def get(v: Value) -> Tensor:
-        if v.id not in held:
-            match v.op:
-                case Param(name, chart):
-                    stored = next(state[n] for n in (name, *plan.aliases.get(name, ())) if n in state)
-                    held[v.id] = chart.forward(stored.detach().float())
-                case Free():
-                    t = v.op.thunk()
-                    held[v.id] = t.float() if t.is_floating_point() else t
-                case op:
-                    held[v.id] = evaluate(op, [get(a) for a in v.args], v.shape)
-                    for a in v.args:
-                        left[a.id] -= 1
-                        if not left[a.id]:
-                            del held[a.id]
-        return held[v.id]
-
-    for v in graph.values:
-        if v.id in left and v.data and v.learned:
-            x = get(v)
-            if v.id in wanted:
-                yield v.id, x
-            if not left[v.id]:
-                held.pop(v.id, None)
-
-
-def _readers(graph: Graph) -> dict[int, int]:
-    """How often each value that leads to an output is read."""
-    left: dict[int, int] = {v.id: 0 for v in graph.outputs}
-    for v in reversed(graph.values):
-        if v.id in left:
-            for a in v.args:
-                left[a.id] = left.get(a.id, 0) + 1
-    return left
-
-
 def feature(x: Tensor, moved: tuple[int, ...], number: int) -> np.ndarray:
     """WIDTH numbers that no order or sign of the moved axes changes."""
     rng = np.random.default_rng(number)
@@ -171,4 +130,4 @@ def _unit(f: np.ndarray) -> np.ndarray:
     return f / norm if norm > 0 else f
 
 
-__all__ = ["Sketch", "feature", "invariants", "sketch", "values"]
+__all__ = ["Sketch", "feature", "invariants", "sketch"]

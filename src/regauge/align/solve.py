@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -39,33 +39,10 @@ def element_between(
     shifts = affine.between(linear.moved(State(plan, a)), State(plan, b))
     rough = Element(plan, (*linear.moves, *shifts))
     say("polish")
-    near, target = Held(plan, Images(rough, a)), Held(plan, b)
-    moves = polish(near, target, places, free)
-    del near, target
+    moves = polish(rough, a, b, places, free)
     finer = Element(plan, (*rough.moves, *condensed(places, moves).moves))
     rest = affine.between(finer.moved(State(plan, a)), State(plan, b))
     return Element(plan, (*finer.moves, *rest)), found
-
-
-class Images(Mapping[str, Tensor]):
-    """g.a as a state dict in double precision, each tensor made when it is asked for."""
-
-    def __init__(self, element: Element, a: Mapping[str, Tensor]) -> None:
-        self.start = State(element.plan, a)
-        self.moved = element.moved(self.start)
-
-    def __getitem__(self, name: str) -> Tensor:
-        moved = self.moved.result(name)
-        return self.start.stored(name) if moved is None else moved
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.start.params
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.start.params)
-
-    def __len__(self) -> int:
-        return len(self.start.params)
 
 
 def balanced(

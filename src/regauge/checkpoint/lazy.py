@@ -29,6 +29,12 @@ class LazyState(Mapping[str, Tensor]):
             return self.shards[self.files[name]]
         return self.group(self.groups[name])[name]
 
+    def rows(self, name: str, first: int, last: int) -> Tensor:
+        """Some rows of a tensor along its first axis; of a tensor that is one of the file's, nothing else is read."""
+        if name in self.files:
+            return self.shards.rows(self.files[name], first, last)
+        return self[name][first:last]
+
     def group(self, group: Group) -> dict[str, Tensor]:
         """What a group of file tensors becomes; checked to come back to the same bits."""
         if self.last is None or self.last[0] is not group:

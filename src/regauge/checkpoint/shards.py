@@ -7,7 +7,7 @@ truncated while it is read would end the process instead of raising.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -66,6 +66,10 @@ class Shards(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return read(self.folder, self.entries[name])
 
+    def rows(self, name: str, first: int, last: int) -> Tensor:
+        """Some rows of a tensor along its first axis; nothing else is read."""
+        return read(self.folder, part(self.entries[name], first, last))
+
     def __contains__(self, name: object) -> bool:
         return name in self.entries
 
@@ -113,6 +117,14 @@ def open_shards(folder: Path) -> Shards:
             entries[name] = Entry(name, file.name, held["dtype"], shape, header.start + first, last - first)
     index = read_json(folder / INDEX).get("metadata", {}) if (folder / INDEX).is_file() else None
     return Shards(folder, entries, metadata, index)
+
+
+def part(entry: Entry, first: int, last: int) -> Entry:
+    """The rows from first to last as an entry of its own."""
+    row = entry.size // entry.shape[0]
+    return replace(
+        entry, shape=(last - first, *entry.shape[1:]), start=entry.start + first * row, size=(last - first) * row
+    )
 
 
 def read(folder: Path, entry: Entry) -> Tensor:

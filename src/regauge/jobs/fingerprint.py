@@ -23,7 +23,7 @@ from regauge.solve.gauge import Gauge
 
 MAGIC = b"regauge sketch 1"
 HEADER = 1024  # bytes before the numbers
-LENGTH = 5  # tokens of each sample
+LENGTH = 3  # tokens of each sample
 SIZE = HEADER + 4 * BINS * WIDTH
 
 Tell = Callable[[str], None]

@@ -52,6 +52,9 @@ class Untied(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self.lazy[self.copies.get(name, name)]
 
+    def rows(self, name: str, first: int, last: int) -> Tensor:
+        return self.lazy.rows(self.copies.get(name, name), first, last)
+
     def __contains__(self, name: object) -> bool:
         return name in self.copies or name in self.lazy
 
