@@ -8,7 +8,7 @@ from tests.act.models import assert_keeps, distance, subject
 
 NAMES = """mlp-relu mlp-tanh reglu lora linear-narrow linear-ode gain-chain res-layernorm res-rmsnorm-nobias
 conv-bn-eval-relu-bias squeeze-excite attn-softmax-gqa-fused attn-paper encoder-post-gelu weight-norm
-llama-gqa-tied llama-one-layer""".split()
+llama-gqa-tied llama-one-layer qknorm-rotary-gqa-eps0""".split()
 SLOW = "llama-gqa gpt2 gpt2-tied bert-classifier neox-parallel qwen2 opt resnet-block-eval lstm unet-concat-bn".split()
 
 

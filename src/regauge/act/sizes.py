@@ -19,8 +19,8 @@ def one_sided(plan: Plan, state: State) -> tuple[frozenset[int], list[Tensor]]:
     for part in parts(plan, state, ()):
         mine = [i for i in part.charges if _one_sided(part, i)]
         found |= set(mine)
-        for i in sorted(mine, key=lambda i: -len(plan.charges.scales[i].shape)):
-            if any(bool((steps[j] != 0).any()) for j in mine if _inside(plan, i, j)):
+        for i in mine:
+            if any(_inside(plan, i, j) for j in mine):  # goes with the larger one, also where that has nothing left to do
                 continue
             for j, f in _unit(plan, part, state, i, mine).items():
                 steps[j] = f
