@@ -20,7 +20,9 @@ def one_sided(plan: Plan, state: State) -> tuple[frozenset[int], list[Tensor]]:
         mine = [i for i in part.charges if _one_sided(part, i)]
         found |= set(mine)
         for i in mine:
-            if any(_inside(plan, i, j) for j in mine):  # goes with the larger one, also where that has nothing left to do
+            if any(
+                _inside(plan, i, j) for j in mine
+            ):  # goes with the larger one, also where that has nothing left to do
                 continue
             for j, f in _unit(plan, part, state, i, mine).items():
                 steps[j] = f

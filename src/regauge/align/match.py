@@ -49,6 +49,12 @@ def match(problem: Problem, tolerance: float) -> Matched:
     while True:
         key = _next(problem, weights)
         if key is None:
+            pair = _pair(problem)
+            if pair is not None:
+                problem.known.update(("frame", root) for root in pair.matrices)
+                problem.a.apply(pair)
+                out.moves.append(pair)
+                continue
             spare = _spare(problem)
             if spare is None:
                 break
@@ -92,6 +98,41 @@ def _spare(problem: Problem) -> Key | None:
     signs = problem.free.signs
     waiting = [i for i in problem.sign_at if ("sign", i) not in problem.known]
     return ("sign", min(waiting, key=lambda i: (prod(signs[i].shape), i))) if waiting else None
+
+
+def _pair(problem: Problem) -> Rotate | None:
+    """Two unknown frames that only stand side by side, found as one: the matrix that turns both leaves together is their
+    Kronecker product, which is a matrix of rank one once rows and columns of each are brought together."""
+    found: dict[tuple[int, int], Tensor] = {}
+    for piece in problem.layout.pieces:
+        unknown = [k for k, leaf in enumerate(piece.leaves) if leaf.key is not None and leaf.key not in problem.known]
+        if len(unknown) != 2 or problem.open_signs(piece):
+            continue
+        (i, first), (j, second) = ((k, piece.leaves[k]) for k in unknown)
+        roots = first.frame, second.frame
+        if None in roots or roots[0] == roots[1] or first.places != second.places or set(roots) & problem.free_frames:
+            continue
+        x, y = problem.read(piece)
+        n = x.ndim
+        right = [n if k == i else n + 1 if k == j else k for k in range(n)]
+        cross = torch.einsum(x, list(range(n)), y, right, [*first.places, i, j, n, n + 1]).double()
+        found[roots] = found[roots] + cross if roots in found else cross  # type: ignore[index]
+    for (one, two), cross in found.items():
+        a, b = cross.shape[-4:-2]
+        if not a * b or {problem.layout.plan.sources[r].kind for r in (one, two)} - {"GL", "O"}:
+            continue
+        u, _, vt = torch.linalg.svd(cross.reshape(*cross.shape[:-4], a * b, a * b))
+        both = (vt.mT @ u.mT).unflatten(-2, (a, b)).unflatten(-1, (a, b)).transpose(-3, -2)
+        w, _, zt = torch.linalg.svd(both.reshape(*cross.shape[:-4], a * a, b * b))
+        left = _polar(w[..., :, 0].unflatten(-1, (a, a)))
+        mate = torch.einsum("...abcd,...ab->...cd", both, left)
+        return Rotate({one: left, two: _polar(mate)})
+    return None
+
+
+def _polar(x: Tensor) -> Tensor:
+    u, _, vt = torch.linalg.svd(x)
+    return u @ vt
 
 
 def _solve(problem: Problem, key: Key, tolerance: float) -> Move | None:
