@@ -42,7 +42,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--only", nargs="*", help="names of subjects, or patterns")
+    parser.add_argument("--only", nargs="*", help="names of subjects, or patterns, in this order")
     parser.add_argument("--stages", nargs="+", choices=("trace", "infer", "tight"), default=["trace", "infer", "tight"])
     parser.add_argument("--again", action="store_true", help="do not reuse records")
     parser.add_argument("--stale", action="store_true", help="redo records that another compiler made")
@@ -62,7 +62,8 @@ def survey(kind: str, options: argparse.Namespace, records: Path) -> None:
     folder = records / kind
     folder.mkdir(parents=True, exist_ok=True)
     digest = compiler_digest()
-    names = [n for n in subjects(kind) if not options.only or any(fnmatch.fnmatch(n, p) for p in options.only)]
+    every = subjects(kind)
+    names = list(dict.fromkeys(n for p in options.only or ["*"] for n in fnmatch.filter(every, p)))
     wanted = [n for n in names if options.again or lacking(folder / f"{n}.json", options, digest)]
     known = {} if options.again else {n: standing(folder / f"{n}.json", digest) for n in wanted}
     job = functools.partial(_job, kind, frozenset(options.stages), known)

@@ -50,7 +50,8 @@ def observable(output: Any) -> Tensor:
     for name in ("logits", "last_hidden_state", "logits_per_image", "prediction_logits", "reconstruction"):
         if isinstance(getattr(output, name, None), Tensor):
             return getattr(output, name)
-    return next(v for v in output.values() if isinstance(v, Tensor))
+    whole = next((v for v in output.values() if isinstance(v, Tensor)), None)
+    return observable(next(iter(output.values()))) if whole is None else whole
 
 
 def causal_types() -> tuple[str, ...]:

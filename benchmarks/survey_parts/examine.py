@@ -20,7 +20,7 @@ from .build import Subject, build_causal
 from .trace import Traced, live_nodes, parameter_operators, sizes_depend_on_data, trace
 
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
-SMALL = {"width": 8, "vocabulary": 19}  # the copy whose Jacobian is factorised
+SMALL = {"width": 8, "vocabulary": 19, "experts": 3}  # the copy whose Jacobian is factorised
 MANY_TOKENS = 83
 ENOUGH = 2000  # parameters beyond which such a copy has one layer of each kind instead of two
 LARGEST = 10_000  # parameters that are read beyond which its Jacobian is not factorised: 25 s and 2.5 GB at 8,000
@@ -169,13 +169,19 @@ def small_copies(kind: str, name: str) -> Iterator[Subject]:
     if kind == "plain":
         yield builder(kind)(name)
         return
-    yield small_copy(kind, name)
-    yield builder(kind)(name, **SMALL | {"vocabulary": MANY_TOKENS}, layers=1)
+    yield small_copy(kind, name, ENOUGH, SMALL)
+    yield small_copy(kind, name, 0, SMALL | {"vocabulary": MANY_TOKENS})
 
 
-def small_copy(kind: str, name: str) -> Subject:
-    subject = builder(kind)(name, **SMALL)
-    return subject if size(subject) <= ENOUGH else builder(kind)(name, **SMALL, layers=1)
+def small_copy(kind: str, name: str, enough: int, sizes: dict[str, int]) -> Subject:
+    """Two layers, or one of each kind where that is larger than `enough`, unless the type cannot have one alone."""
+    subject = builder(kind)(name, **sizes)
+    if size(subject) <= enough:
+        return subject
+    try:
+        return builder(kind)(name, **sizes, layers=1)
+    except ArithmeticError:
+        return subject
 
 
 def size(subject: Subject) -> int:

@@ -59,6 +59,7 @@ class Scale:
     layers: int
     vocabulary: int
     positions: int
+    experts: int = 5
     widths: dict[int, int] = field(default_factory=dict)
     feed_forwards: dict[tuple[str, int], int] = field(default_factory=dict)
     vocabularies: dict[int, int] = field(default_factory=dict)

@@ -36,7 +36,9 @@ from .fields import (
 )
 
 
-def shrink_config(config: Any, *, width: int = 24, layers: int = 2, vocabulary: int = 61, positions: int = 13) -> Any:
+def shrink_config(
+    config: Any, *, width: int = 24, layers: int = 2, vocabulary: int = 61, positions: int = 13, experts: int = 5
+) -> Any:
     """A tiny configuration of the same architecture as ``config``.
 
     Args:
@@ -45,12 +47,13 @@ def shrink_config(config: Any, *, width: int = 24, layers: int = 2, vocabulary: 
         layers: least number of layers of each stack; more if there are more kinds of layer than that.
         vocabulary: number of tokens of the main vocabulary.
         positions: rows of a learned position table.
+        experts: number of experts of a mixture that has no groups of them; two are chosen.
 
     Returns:
         A new configuration of the same class, with eager experts batched and the cache switched off.
     """
     small = copy.deepcopy(config)
-    scale = Scale(width=width, layers=layers, vocabulary=vocabulary, positions=positions)
+    scale = Scale(width=width, layers=layers, vocabulary=vocabulary, positions=positions, experts=experts)
     nodes = list(config_nodes(small))
     for node in sorted(nodes, key=lambda n: not _has_text(n)):
         size = _hidden_size(node)
@@ -78,7 +81,7 @@ def shrink_node(node: Any, scale: Scale) -> None:
     new: dict[str, Any] = {}
     shrink_layers(old, new, scale)
     shrink_attention(old, new, scale)
-    shrink_experts(old, new)
+    shrink_experts(old, new, scale)
     shrink_state_space(old, new, scale)
     shrink_stages(old, new, scale)
     shrink_outputs(old, new)
@@ -142,6 +145,10 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
 
 def shrink_overrides(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Sizes that differ between layers keep their ratio to the size of the others."""
+    for name, value in new.items():
+        size = name.removesuffix("_per_layer")
+        if isinstance(value, list) and size != name and type(old.get(size)) is int:
+            new[name] = [max(1, round(v / old[size] * new[size])) for v in value]
     spec = old.get("_heterogeneity_spec")
     for changes in getattr(spec, "per_layer_overrides", {}).values():
         for name, value in changes.items():
@@ -215,15 +222,15 @@ def head_size(width: int, planar: bool) -> int:
     return 6 if width % 6 == 0 and width >= 24 else (8 if width % 8 == 0 and width >= 32 else 4)
 
 
-def shrink_experts(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Five experts, two chosen; six in three groups, two groups chosen, where experts are grouped."""
+def shrink_experts(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> None:
+    """A few experts, two chosen; six in three groups, two groups chosen, where experts are grouped."""
     groups = next((old[k] for k in ("n_group", "num_expert_group") if isinstance(old.get(k), int)), 1)
     grouped = groups > 1
     for name, value in old.items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue
         if EXPERT_FIELD.match(name) and value > 1:
-            new[name] = min(value, 6 if grouped else 5)
+            new[name] = min(value, 6 if grouped else scale.experts)
         elif TOP_K_FIELD.match(name):
             new[name] = min(value, 2)
         elif name in ("n_group", "num_expert_group"):

@@ -25,6 +25,7 @@ from regauge.graph.ir import (
     Source,
     Value,
     evaluate,
+    labels_of,
 )
 
 
@@ -35,6 +36,7 @@ class Builder:
         self.values: list[Value] = []
         self.source = Source()
         self._known: dict[object, Value] = {}
+        self._repeated: dict[int, frozenset[int]] = {}
 
     # -- leaves ---------------------------------------------------------------------------------------------------
 
@@ -160,6 +162,10 @@ class Builder:
         ins = [lead + i if x.shape[i] == shape[lead + i] else 1000 + i for i in range(x.ndim)]
         return self.einsum([ins], range(len(shape)), x, sizes=dict(enumerate(shape)))
 
+    def repeated(self, x: Value) -> frozenset[int]:
+        """Axes over which a value without parameters was expanded, whatever the input."""
+        return self._repeated.get(x.id, frozenset())
+
     def sum(self, x: Value, axes: Sequence[int], keepdim: bool = False, mean: bool = False) -> Value:
         axes = [a % x.ndim for a in axes] if axes else list(range(x.ndim))
         out = [i for i in range(x.ndim) if i not in axes]
@@ -257,7 +263,19 @@ class Builder:
             thunk = _memo(lambda: evaluate(op, [x.op.thunk() for x in xs], shape))  # type: ignore[union-attr]
             value = self.free(f"fold:{len(self.values)}", shape, thunk, any(x.data for x in xs), _total(op, xs))
             self._known[key] = value
+            self._repeated[value.id] = self._repeats(op, xs, shape)
         return self._known[key]
+
+    def _repeats(self, op: Op, xs: tuple[Value, ...], shape: tuple[int, ...]) -> frozenset[int]:
+        """Axes along which an operation on values that repeat themselves does so too."""
+        given = labels_of(op)
+        if given is None or isinstance(op, Along):
+            return frozenset()
+        ins, out = given
+        varying = {
+            l for x, labels in zip(xs, ins, strict=True) for a, l in enumerate(labels) if a not in self.repeated(x)
+        }
+        return frozenset(a for a, l in enumerate(out) if l not in varying and shape[a] > 1)
 
     def _make(self, op: Op, xs: tuple[Value, ...], shape: Sequence[int], learned: bool, data: bool) -> Value:
         key = (_identity(op), tuple(x.id for x in xs), tuple(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,3 +82,22 @@ def turns(c: Tensor, n: int) -> Tensor:
 
 def multiply(b: Builder, x: Any, y: Any) -> Complex:
     return turned(b, x, y) if isinstance(x, Complex) else turned(b, y, x)
+
+
+@rule(
+    "aten.fft_fftn.default", samples=lambda t: [(t(3, 4, 5), None, [-2, -1]), (t(3, 4), None, [0], "ortho"), (t(3, 4),)]
+)
+def fftn(
+    b: Builder, x: Value, sizes: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str | None = None
+) -> Complex:
+    """Linear along the transformed axes, and a real and an imaginary part for each place."""
+    if sizes is not None or not isinstance(x, Value):
+        raise NotImplementedError("a Fourier transform of complex numbers, or one that pads or cuts")
+    along = [a % x.ndim for a in axes] if axes is not None else list(range(x.ndim))
+
+    def transform(x: Tensor) -> Tensor:
+        return torch.view_as_real(torch.fft.fftn(x, dim=along, norm=norm))
+
+    transform.__regauge_key__ = ("fftn", tuple(along), norm)  # type: ignore[attr-defined]
+    grown = {"out_axes": [*along, x.ndim], "sizes": [*(x.shape[a] for a in along), 2]}
+    return Complex(b.along("fftn", transform, x, along, linear=True, **grown))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -267,3 +268,17 @@ def conv_transpose(
 
     y = b.along("fold", fold, y, range(2, 2 + 2 * dims), out_axes=range(2, 2 + dims), sizes=out, linear=True)
     return y if bias is None else b.add([y, b.reshape(bias, [bias.numel, *[1] * dims])])
+
+
+@rule(
+    "aten.im2col.default",
+    samples=lambda t: [(t(2, 3, 4, 3), [3, 1], [1, 1], [1, 0], [1, 1]), (t(3, 4, 5), [2, 2], [1, 2], [0, 1], [2, 1])],
+)
+def im2col(
+    b: Builder, x: Value, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> Value:
+    """(B, C, H, W) -> (B, C kh kw, places): patches as columns."""
+    batched = x if x.ndim == 4 else b.unsqueeze(x, 0)
+    seen = patches(b, batched, kernel, stride, [(p, p) for p in padding], dilation)
+    seen = b.permute(seen, [0, 1, 4, 5, 2, 3])  # (B, C, kh, kw, oh, ow)
+    return b.reshape(seen, [*x.shape[:-3], prod(seen.shape[1:4]), prod(seen.shape[4:])])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -385,3 +386,38 @@ def _one_more(x: torch.Tensor) -> torch.Tensor:
 
 def _at_least_one(x: torch.Tensor) -> torch.Tensor:
     return x.double().clamp_min(1)
+
+
+def _scatter_samples(t: Draw) -> list[tuple[Any, ...]]:
+    some = t(3, 4) > 0
+    return [
+        (t(3, 4), some, t(12)),
+        (t(2, 3, 4), t(2, 3, 1).gt(0).expand(2, 3, 4), t(6, 4)),
+        (t(3, 4), t(3, 1) > 0, t(2, 2, 4)),
+    ]
+
+
+@rule("aten.masked_scatter.default", samples=_scatter_samples)
+def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
+    """The entries of a source, in their order, at the places of a mask; whole rows of it where the mask was expanded."""
+    if mask.learned:
+        raise NotImplementedError("a mask that depends on parameters")
+    mask = b.expand(mask, x.shape)
+    given, lead = b.repeated(mask), x.ndim
+    while lead and (lead - 1 in given or x.shape[lead - 1] == 1):
+        lead -= 1
+    row = x.shape[lead:]
+    if source.numel % prod(row):
+        lead, row = x.ndim, ()
+    for axis in range(lead, x.ndim):
+        mask = b.slice(mask, axis, 0, 1)
+    rows = b.reshape(source, [source.numel // prod(row), *row])
+    thunk, shape, n = mask.op.thunk, x.shape[:lead], rows.shape[0]  # type: ignore[union-attr]
+
+    def hot() -> torch.Tensor:
+        taken = thunk().reshape(shape).bool()
+        place = (taken.flatten().long().cumsum(0) - 1).clamp_min(0).reshape(shape)
+        return torch.nn.functional.one_hot(place % n, n) * taken.unsqueeze(-1).to(torch.get_default_dtype())
+
+    y = b.contract(b.free(f"next of {n}:{mask.id}", [*shape, n], hot, mask.data), rows, [-1], [0])
+    return where(b, mask, y, x)
