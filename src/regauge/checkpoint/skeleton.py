@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+LARGE = 1 << 20  # bytes of zeros that are not written before someone asks for them
 
 
 @contextmanager
@@ -23,6 +29,23 @@ def parameters_on_meta() -> Iterator[None]:
 
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
     try:
-        yield
+        with _LazyZeros():
+            yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+class _LazyZeros(TorchFunctionMode):
+    """`torch.zeros` from pages that the system fills when they are touched: a parameter of a mixture's experts that starts
+    at zero would else cost its gigabytes for the moment before it goes to meta."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.zeros and kwargs.keys() <= {"size", "dtype"} and torch.get_default_device().type == "cpu":
+            like: Tensor = func(*args, **kwargs, device="meta")
+            if like.numel() * like.itemsize >= LARGE:
+                pages = torch.from_numpy(np.zeros(like.numel() * like.itemsize, dtype=np.uint8))
+                return pages.view(like.dtype).view(like.shape)
+        return func(*args, **kwargs)
