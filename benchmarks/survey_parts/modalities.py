@@ -74,7 +74,7 @@ def with_placeholders(config: Any, inputs: Offer, complaint: str) -> Offer | Non
 
 
 def image_shapes(config: Any) -> list[Shape]:
-    """One image for each example; with an axis for crops; a pair; rows of flattened patches."""
+    """One image for each example; with an axis for crops; a pair; a film; rows of flattened patches."""
     size = find(config, "image_size", "input_size", default=64)
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
     channels = find(config, "num_channels", "in_chans", "in_channels", default=3)
@@ -84,7 +84,8 @@ def image_shapes(config: Any) -> list[Shape]:
     images = [
         (BATCH, n, h, w) for n in dict.fromkeys((channels, 3, 1)) for h, w in dict.fromkeys(((height, width), (64, 64)))
     ]
-    return [*images, *((BATCH, k, *images[0][1:]) for k in (1, 2)), (BATCH, 9, flat), (BATCH * 9, flat)]
+    frames = find(config, "num_frames", "frames_per_clip", default=4)
+    return [*images, *((BATCH, k, *images[0][1:]) for k in (1, 2, frames)), (BATCH, 9, flat), (BATCH * 9, flat)]
 
 
 def video_shapes(config: Any) -> list[Shape]:
@@ -100,7 +101,16 @@ def wave_shapes(config: Any) -> list[Shape]:
 
 def feature_shapes(config: Any) -> list[Shape]:
     """Bins before frames where the configuration counts positions, else frames before bins; then the other way."""
-    bins = find(config, "num_mel_bins", "input_feat_size", "feature_size", "input_dim", "mel_bins", default=16)
+    bins = find(
+        config,
+        "num_mel_bins",
+        "input_feat_per_channel",
+        "input_feat_size",
+        "feature_size",
+        "input_dim",
+        "mel_bins",
+        default=16,
+    )
     length = 2 * find(config, "max_source_positions", default=16)
     whole = "max_source_positions" in fields(config)
     shapes = [(BATCH, bins, length), (BATCH, length, bins)]

@@ -35,6 +35,14 @@ def _other_vision_tower(config: Any) -> Any:
     return tower
 
 
+def _sections(config: Any) -> dict[str, Any]:
+    """Planes for time, height and width, where the library's default counts those of a full head."""
+    rope = dict(config.rope_parameters)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    planes = int(size * rope.get("partial_rotary_factor", 1.0)) // 2
+    return rope | {"mrope_section": [planes - 2 * (planes // 3), planes // 3, planes // 3]}
+
+
 INDEXER = {
     "indexer_n_heads": 4,
     "indexer_kv_heads": 1,
@@ -55,6 +63,8 @@ BEFORE: dict[str, dict[str, Any]] = {
     "lfm2_moe": {**SHORT_CONVOLUTION, "num_dense_layers": 1},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     "xmod": {"default_language": "en_XX"},
+    "wav2vec2-bert": {"vocab_size": 32},
+    "wav2vec2-conformer": {"vocab_size": 32},
     "qwen4_exp": {"text_config": INDEXER},
     "qwen4_exp_text": INDEXER,
     "gemma4_assistant": {"text_config": ASSISTANT},
@@ -87,5 +97,12 @@ AFTER: dict[str, dict[str, Any]] = {
         "mamba_headdim": lambda c: c.mamba_expand * c.hidden_size // c.n_mamba_heads,
     },
     "codegen": {"n_head": 4, "rotary_dim": lambda c: c.n_embd // 4 // 4 * 2 or 2},
+    "swin": {"window_size": 2},
+    "donut-swin": {"window_size": 2},
+    "maskformer-swin": {"window_size": 2},
+    **{
+        f"{name}_text": {"rope_parameters": _sections}
+        for name in ("glm4v", "glm_ocr", "glm_image", "qwen2_vl", "qwen2_5_vl")
+    },
     "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4}},
 }

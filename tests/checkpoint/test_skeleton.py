@@ -48,3 +48,12 @@ def test_posing_traces_with_real_buffers_and_inputs_and_is_undone() -> None:
 def test_parameters_land_where_they_belong_after_the_context() -> None:
     build()
     assert not nn.Linear(2, 2).weight.is_meta
+
+
+def test_zeros_are_zeros_whoever_pays_for_them() -> None:
+    with parameters_on_meta():
+        large, small = torch.zeros(3, 1 << 19, dtype=torch.bfloat16), torch.zeros((2, 3))
+        large[1, 7] = 2.0
+    assert large.shape == (3, 1 << 19) and large.dtype == torch.bfloat16 and large.device.type == "cpu"
+    assert large.sum() == 2.0 and large[1, 7] == 2.0
+    assert torch.equal(small, torch.zeros(2, 3)) and small.dtype == torch.float32
