@@ -35,7 +35,7 @@ def main() -> int:
     if not options.page:
         for kind in options.kind:
             survey(kind, options, records)
-    write_page(load(records), page)
+    write_page(load(records), page, compiler_digest(), {kind: len(subjects(kind)) for kind in KINDS})
     return 0
 
 

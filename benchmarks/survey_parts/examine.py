@@ -36,6 +36,8 @@ def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] 
         with _recording(record, "build"):
             subject = build(name)
             record["parameters"] = size(subject)
+            if kind == "other":
+                record["inputs"] = sorted(subject.kwargs)
         if "error" not in record:
             _trace_and_infer(record, subject, stages)
     if (

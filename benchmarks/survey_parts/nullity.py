@@ -42,9 +42,6 @@ def nullity(subject: Subject, most: int = 1 << 20) -> Nullity:
     relu as a leaky one, a jump as a rise: what has a symmetry and what has none stays so.
     """
     model, args, kwargs = doubled(subject)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            module.padding_idx = None  # autograd drops a row on which the function depends
     named = {n: p.requires_grad_() for n, p in model.named_parameters() if p.is_floating_point()}
     source = _Rows(model, (args, kwargs), subject.vocabulary, named)
     sizes = {n: p.numel() for n, p in source.parameters.items()}

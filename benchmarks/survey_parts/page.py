@@ -18,13 +18,17 @@ TITLES = {
 }
 
 
-def write_page(records: list[Record], path: Path) -> None:
-    """Write the page; the folder is made if it is not there."""
+OLDER = "°"
+
+
+def write_page(records: list[Record], path: Path, compiler: str, registered: dict[str, int]) -> None:
+    """Write the page; the folder is made if it is not there. `compiler`: the digest of the one at hand. `registered`:
+    how many types of each kind there are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kinds: defaultdict[str, list[Record]] = defaultdict(list)
     for record in records:
-        kinds[record["kind"]].append(record)
-    parts = [HEADER, overview(kinds)]
+        kinds[record["kind"]].append(record | {"older": record.get("compiler") != compiler})
+    parts = [HEADER, overview(kinds, registered)]
     for kind, title in TITLES.items():
         if kinds[kind]:
             parts.append(f"## {title}\n")
@@ -39,14 +43,14 @@ generic weights, traced, compiled and proved from both sides: *sound* is the lar
 sampled elements of the whole group, in float64 with upcasts lifted; *gap* is the nullity of the Jacobian minus the
 dimension of the group on a copy small enough to factorise (0: tight; empty: not measured, or no copy is small enough).
 Types that cannot be built without another package, or without inputs that only a processor can make, are listed as not
-built.
+built. A record with the mark ° was made by an older version of the compiler.
 """
 
 
-def overview(kinds: dict[str, list[Record]]) -> str:
+def overview(kinds: dict[str, list[Record]], registered: dict[str, int]) -> str:
     rows = [
-        "| kind | types | built | traced | compiled | sound | tight | tracing, s | inference, s |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| kind | examined | older ° | built | traced | compiled | sound | tight | tracing, s | inference, s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, title in TITLES.items():
         rs = kinds.get(kind, [])
@@ -55,7 +59,8 @@ def overview(kinds: dict[str, list[Record]]) -> str:
         compiled = [r for r in rs if "dim" in r]
         tested = [r for r in compiled if r.get("tight") is not None]
         rows.append(
-            f"| {title} | {len(rs)} | {sum('parameters' in r for r in rs)} | {sum('nodes' in r for r in rs)} "
+            f"| {title} | {len(rs)} of {registered.get(kind, len(rs))} | {sum(r['older'] for r in rs)} "
+            f"| {sum('parameters' in r for r in rs)} | {sum('nodes' in r for r in rs)} "
             f"| {len(compiled)} | {sum(r['sound'] for r in compiled)} "
             f"| {sum(r['tight'] for r in tested)} of {len(tested)} "
             f"| {_median(rs, 'trace_seconds')} | {_median(rs, 'infer_seconds')} |"
@@ -97,7 +102,7 @@ def missing(records: list[Record]) -> str:
 
 def table(records: list[Record]) -> str:
     rows = [
-        "| type | parameters | nodes | trace, s | infer, s | dim | sound | gap | largest break |",
+        "| type | parameters | nodes | trace, s | infer, s | dim | sound | gap | what breaks the rest, first |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     rows += [_row(r) for r in sorted(records, key=lambda r: r["name"])]
@@ -108,7 +113,9 @@ def _row(r: Record) -> str:
     if "error" in r:
         note = f"{r.get('stage', r.get('kind'))}: " + plain(r["error"])[:110].replace("|", "/")
     else:
-        note = r["obstructions"][0]["text"].replace("|", "/") if r.get("obstructions") else ""
+        first = next(iter(r.get("obstructions", ())), {"text": "", "cost": ""})
+        note = "; ".join(part for part in (first["text"], first["cost"]) if part).replace("|", "/")
+        note = f"(reads {', '.join(r['inputs'])}) {note}" if r.get("inputs") else note
     gap = "" if r.get("tight") is None else str(r["gap"])
     sound = f"{r['unsoundness']:.0e}" if "unsoundness" in r else ""
     cells = [
@@ -121,7 +128,7 @@ def _row(r: Record) -> str:
         gap,
         note,
     ]
-    return f"| `{r['name']}` | " + " | ".join(str(c) for c in cells) + " |"
+    return f"| `{r['name']}`{OLDER if r['older'] else ''} | " + " | ".join(str(c) for c in cells) + " |"
 
 
 def plain(error: str) -> str:

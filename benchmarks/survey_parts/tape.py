@@ -12,13 +12,18 @@ from torch.overrides import TorchFunctionMode
 
 
 class Uncut(TorchFunctionMode):
-    """Gradients left whole: `no_grad` and `detach` change no value, only the derivative that autograd reports."""
+    """Gradients left whole: `no_grad`, `detach` and the padding row of an embedding change no value, only the derivative
+    that autograd reports."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is torch._C._set_grad_enabled:
             return None
         if func in (Tensor.detach, Tensor.detach_, torch.detach, torch.detach_, Tensor.data.__get__):  # type: ignore[attr-defined]
             return args[0]
+        if func in (F.embedding, torch.embedding):
+            row = None if func is F.embedding else -1
+            args, kwargs = (*args[:2], *(row for _ in args[2:3]), *args[3:]), dict(kwargs or {})
+            kwargs |= {"padding_idx": row} if "padding_idx" in kwargs else {}
         return func(*args, **(kwargs or {}))
 
 

@@ -115,3 +115,14 @@ def test_rank_by_a_plain_factorisation(n, null, least):
     assert found.rank == n - null and found.null.shape == (n, null) and found.gap > least / 1e-13
     torch.testing.assert_close(matrix @ found.null, torch.zeros(2 * n, null).double(), rtol=0, atol=1e-14)
     torch.testing.assert_close(found.null.T @ found.null, torch.eye(null).double(), rtol=0, atol=1e-12)
+
+
+def test_the_padding_row_counts():
+    """Autograd reports no gradient for it, and the function depends on it like on any other."""
+    found = []
+    for padding in (None, 2):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Embedding(5, 3, padding_idx=padding), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+        torch.nn.init.normal_(net[0].weight)
+        found.append(nullity(Subject("padded", net, (torch.arange(5).repeat(3, 1),), {}, 5)).directions)
+    assert found[0] == found[1]
