@@ -99,5 +99,5 @@ def fftn(
         return torch.view_as_real(torch.fft.fftn(x, dim=along, norm=norm))
 
     transform.__regauge_key__ = ("fftn", tuple(along), norm)  # type: ignore[attr-defined]
-    grown = {"out_axes": [*along, x.ndim], "sizes": [*(x.shape[a] for a in along), 2]}
-    return Complex(b.along("fftn", transform, x, along, linear=True, **grown))
+    out, sizes = [*along, x.ndim], [*(x.shape[a] for a in along), 2]
+    return Complex(b.along("fftn", transform, x, along, out_axes=out, sizes=sizes, linear=True))
