@@ -39,7 +39,7 @@ def outputs(folder: Path, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
     with quiet():
         config = prepared(AutoConfig.from_pretrained(folder))
-        model, info = model_class(config).from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        model, info = model_class(config).from_pretrained(folder, config=config, dtype=dtype, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     with torch.no_grad(), lifted():
         found = model.eval()(**example_inputs(model))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from models import contents, error, outputs, save, tensors
+from torch import Tensor
 
+from regauge.act.orders import sorted_orders
 from regauge.errors import CheckError, InputError
-from regauge.jobs.apply import apply
+from regauge.jobs.apply import apply, carry_out
+from regauge.jobs.job import Settings
 from regauge.jobs.recipes import from_options
+from regauge.jobs.source import Patch, patch_ties, patched
 from regauge.jobs.undo import undo
+from regauge.solve.element import Element
+from regauge.solve.gauge import Gauge
+from regauge.solve.state import State
 
 RANDOM = [{"random": {"seed": 0}}]
 # rotary and gated; joined experts; packed rows; two norms and biases; fused projections
@@ -113,6 +121,36 @@ def test_smaller_shards(tmp_path: Path) -> None:
     one, many = tensors(c), tensors(b)
     assert [p.name for p in c.glob("*.safetensors")] == ["model.safetensors"]
     assert all(torch.equal(one[n], many[n]) for n in one)
+
+
+def test_what_is_not_rounded_comes_back_to_the_same_bytes(tmp_path: Path) -> None:
+    """Untying moves no number, and a permutation rounds none."""
+
+    def permuted(gauge: Gauge, state: Mapping[str, Tensor]) -> Element:
+        return Element(gauge.plan, (sorted_orders(gauge.plan, State(gauge.plan, state))[0],))
+
+    a, b, c = (tmp_path / n for n in "abc")
+    save("llama", a, dtype=torch.bfloat16, tie_word_embeddings=True)
+    carry_out(a, b, Settings({"steps": ["untie"]}, untie=True), permuted, verify="none", force=False)
+    old, moved = tensors(a), tensors(b)
+    assert set(moved) == {*old, "lm_head.weight"}
+    assert sum(not torch.equal(old[n], moved[n]) for n in old) >= 8
+    undo(b, c, verify="none")
+    new = contents(c)
+    assert all(new[n] == held for n, held in contents(a).items())
+
+
+def test_every_place_that_ties_is_patched() -> None:
+    config = {"tie_word_embeddings": True, "text_config": {"model_type": "x", "tie_embeddings": True, "width": 3},
+              "vision_config": {"model_type": "y"}}  # fmt: skip
+    some, first = patch_ties(config, everywhere=False)
+    assert some["text_config"]["tie_embeddings"] is False and some["tie_word_embeddings"] is False
+    assert "tie_word_embeddings" not in some["vision_config"]
+    every, second = patch_ties(config, everywhere=True)
+    assert every["vision_config"]["tie_word_embeddings"] is False and len(second) > len(first)
+    for changed, patches in ((some, first), (every, second)):
+        back = [Patch(p.path, p.new, p.old) for p in patches]
+        assert patched(config, patches) == changed and patched(changed, back) == config
 
 
 def test_existing_output_is_refused_and_replaced_whole(tmp_path: Path) -> None:

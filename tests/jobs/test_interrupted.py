@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from models import contents, save
@@ -138,12 +139,55 @@ def test_killed_at_random_points(origin: Path, expected: dict[str, bytes], tmp_p
     assert contents(target) == expected
 
 
-def forked(origin: Path, target: Path) -> int:
+@pytest.mark.slow
+def test_killed_before_a_step_on_the_disk(origin: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """Every call that writes, renames or removes is a point to die at; the last ones make the result appear."""
+    log = tmp_path / "steps"
+    assert os.waitpid(forked(origin, tmp_path / "whole", log=log), 0)[1] == 0
+    steps = log.read_text().split()
+    appears = len(steps) - 1 - steps[::-1].index("rename")
+    draw = random.Random(1)
+    points = sorted({*draw.sample(range(appears), 5), appears - 1, appears, appears + 1, appears + 3})
+    for i, n in enumerate(points):
+        target = tmp_path / str(i)
+        assert os.waitpid(forked(origin, target, limit=n), 0)[1] == signal.SIGKILL
+        assert target.exists() == (n > appears)
+        if not target.exists():
+            assert os.waitpid(forked(origin, target), 0)[1] == 0
+        assert contents(target) == expected
+
+
+def count_steps(limit: int | None, log: Path | None) -> None:
+    """Note every call that changes the disk, and die before the one of this number."""
+    done = 0
+
+    def counted(name: str) -> None:
+        honest = getattr(os, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal done
+            if done == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done += 1
+            if log is not None:
+                with log.open("a") as stream:
+                    stream.write(f"{name} ")
+            return honest(*args, **options)
+
+        setattr(os, name, call)
+
+    for name in ("write", "mkdir", "replace", "rename", "fsync", "unlink", "rmdir", "sendfile"):
+        counted(name)
+
+
+def forked(origin: Path, target: Path, limit: int | None = None, log: Path | None = None) -> int:
     """A process of its own, with everything imported, that applies and ends."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            if limit is not None or log is not None:
+                count_steps(limit, log)
             apply(origin, target, STEPS)
             code = 0
         finally:

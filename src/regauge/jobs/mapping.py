@@ -41,8 +41,7 @@ NOTES = {
     "autoround": (
         "register_mapping(architecture, RotationMapping(**mapping)) before AutoRound(...). A mapping that is registered for the "
         "model_type of the configuration goes before one for the architecture: register it under both.",
-        "It also turns units and heads at run time, so their numbers must be orders of its Hadamard matrices too; "
-        "allow_online_rotation=False leaves that out.",
+        "It also turns units and heads at run time, so their numbers must be orders of its Hadamard matrices, as the width must.",
     ),
 }
 WAY_OUT = "`regauge apply --untie --fold --rotate hadamard` does the same to the files, for every model, with a proof."

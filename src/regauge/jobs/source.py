@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from regauge.act.untie import TIES
+from regauge.act.untie import USUAL as TIE
 from regauge.checkpoint.lazy import LazyState, require_all
 from regauge.checkpoint.naming import Naming, held, naming, unchanged
 from regauge.checkpoint.opened import Sample
@@ -18,8 +20,6 @@ from regauge.checkpoint.spec import open_model
 from regauge.checkpoint.weights import read_json
 from regauge.errors import InputError
 from regauge.jobs import files
-
-TIE = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,10 @@ def patch_ties(config: dict[str, Any], everywhere: bool) -> tuple[dict[str, Any]
             return node
         out = {k: go(v, (*path, k)) for k, v in node.items()}
         described = not path or (everywhere and "model_type" in node)
-        if node.get(TIE) is True or (described and TIE not in node):
-            patches.append(Patch((*path, TIE), node.get(TIE), False))
-            out[TIE] = False
+        said = [k for k, v in node.items() if v is True and TIES.search(k)]  # under this name or another
+        for key in [*said, *([TIE] if described and TIE not in node else [])]:
+            patches.append(Patch((*path, key), node.get(key), False))
+            out[key] = False
         return out
 
     return go(config, ()), tuple(patches)
