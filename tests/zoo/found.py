@@ -241,3 +241,24 @@ add(
     ),
     why="a variance of one entry: nothing but the shift is seen, and no scale beside",
 )
+
+
+class TiedBehindStatistics(nn.Module):
+    """A batch norm in evaluation whose bias is read elsewhere too: nothing makes up for a mean that stands still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm = nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4)
+        self.train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(torch.relu(self.enter(x)))
+        return torch.cat([x, torch.sin(self.norm.bias).expand_as(x)], -1)
+
+
+add(
+    "batch-norm-tied-bias",
+    0,
+    lambda: dense(TiedBehindStatistics()),
+    why="the mean could follow a scale, no parameter can",
+)

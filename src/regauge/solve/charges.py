@@ -72,9 +72,15 @@ class _Space:
 
 
 def charges(
-    blocks: Blocks, relations: list[Relation], indices: Indices, frames: Frames, unseen: Set[int] = frozenset()
+    blocks: Blocks,
+    relations: list[Relation],
+    indices: Indices,
+    frames: Frames,
+    unseen: Set[int] = frozenset(),
+    still: Set[int] = frozenset(),
 ) -> Charges:
-    """unseen: parameter blocks that no reader sees; scales of such blocks alone are left out."""
+    """unseen: parameter blocks that no reader sees; scales of such blocks alone are left out. still: blocks that have no
+    scale."""
     space = _Space(blocks, indices, frames)
     size = {r: n for b in blocks.all() for k, n in enumerate(b.sizes) for r in [indices.root[indices.cells.cell(b, k)]]}
     parameter = {
@@ -86,6 +92,10 @@ def charges(
         system = _System(signs, parameter, carried, frozenset() if signs else unseen)
         for equation, why in _equations(blocks, relations, space, signs):
             system.add(equation, why)
+        if not signs:
+            for b in still:
+                for s in space.subsets(space.cells.blocks[b]):
+                    system.add({(b, s): Fraction(1)}, None)
         found.append(tuple(system.solutions(_parameters(blocks, space), space, size)))
         if not signs:
             zeros = system.forbidden

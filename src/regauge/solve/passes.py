@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from regauge.graph.ir import Graph
+from regauge.graph.ir import Graph, Param
 from regauge.solve.blind import tolerances, unseen
 from regauge.solve.blocks import blocks
 from regauge.solve.charges import charges
@@ -25,7 +25,11 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     known = known_relations(cut, relations)
     hidden = unseen(cut, tolerance)
     lost = {u.block.id for u in hidden if u.tolerance.everything}
-    charge = charges(cut, relations, index, frame, lost)
+    still = {b.id for v in graph.values if isinstance(v.op, Param) and v.op.statistic for b in cut.of[v.id]}
+    if still:  # a running mean follows a scale only where a bias could take what it does not
+        followed = shifts(cut, relations, tolerance, known, hidden, "statistics")
+        still -= {s.block.id for s in followed.sources if s.id in followed.moving}
+    charge = charges(cut, relations, index, frame, lost, still)
     full, level, overlap = (
         shifts(cut, relations, tolerance, known, hidden, mode) for mode in ("full", "level", "overlap")
     )

@@ -18,11 +18,13 @@ from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts
 from regauge.solve.state import positions
 
 Expression = dict[int, Part]
+LEVELS = ("level", "overlap")
 
 
 class _Solver:
     """mode "full": whole translations, which every reader must see vanish. "level": multiples of ones, which a centring
-    reader absorbs while others see them. "overlap": multiples of ones that are found in "full" already.
+    reader absorbs while others see them. "overlap": multiples of ones that are found in "full" already. "statistics": as
+    "full", with running means among the sources.
     """
 
     def __init__(
@@ -134,17 +136,17 @@ class _Solver:
 
     def _make_sources(self) -> None:
         for v in self.blocks.graph.values:
-            if not isinstance(v.op, Param) or v.op.statistic or not v.op.chart.signed:
+            if not isinstance(v.op, Param) or not v.op.chart.signed or v.op.statistic and self.mode != "statistics":
                 continue
             for b in self.blocks.of[v.id]:
                 readers = self.readers.get(b.id, [])
                 if not readers or self.tolerance.get(b.id, Tolerance()).everything:
                     continue
                 if all(self._passes(r, b) for r in readers):
-                    along = frozenset(range(len(b.leaves))) if self.mode != "full" else frozenset()
+                    along = frozenset(range(len(b.leaves))) if self.mode in LEVELS else frozenset()
                     self.sources.append(Source(len(self.sources), b, along))
                     continue
-                if self.mode != "full":
+                if self.mode in LEVELS:
                     continue
                 roles = self._roles(b, readers)
                 if roles:
@@ -240,7 +242,7 @@ class _Solver:
                         self.seconds.add(others[0].block.id)
                         continue  # the average over all blocks is counted at the first
                     self._merge(out, s, Part(part.kind, part.factor * k.constant, leaves))
-                elif self.mode != "full":
+                elif self.mode in LEVELS:
                     self._kill(s)
                 else:
                     varies = {l for l in labels if l in r.out.labels} | {
