@@ -32,6 +32,19 @@ def test_every_gauge_has_the_same_flow(name):
     assert float((y - end).abs().max()) > 1e-2
 
 
+@pytest.mark.parametrize("name", ["scale", "channels", "low_rank", "coupling"])
+@pytest.mark.parametrize("clock", ["bernstein", "network"])
+def test_single_precision_is_single_precision(name, clock):
+    torch.manual_seed(0)
+    times = {"bernstein": flow.BernsteinClock(5, logits=torch.randn(5)), "network": flow.NetworkClock()}[clock]
+    gauge, r = flow.Gauge(fields.diffeos()[name], times.double()).requires_grad_(False), torch.tensor(0.4).double()
+    exact = flow.transport(F, gauge)(r, X), gauge.decode(gauge.encode(X))
+    single = flow.transport(fields.Net().float().requires_grad_(False), gauge.float())
+    moved = single(r.float(), X.float()), gauge.decode(gauge.encode(X.float()))
+    for ours, theirs in zip(moved, exact, strict=True):
+        assert ours.dtype == torch.float32 and torch.allclose(ours.double(), theirs, atol=2e-5)
+
+
 def test_pull_form_is_the_push_form():
     gauge = gauges()["pull_only"]
     r, y = torch.tensor(0.4, dtype=torch.float64), fields.states(seed=8)

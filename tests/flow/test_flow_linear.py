@@ -49,6 +49,23 @@ def affine_law(gauge, r):
     return (gauge.clock.rate(r) * big(r) @ FIELD.connection(t) + rate) @ torch.linalg.inv(big(r))
 
 
+def test_single_precision():
+    weight, bias, turn = W0.float(), B0.float(), 0.3 * W1.float()
+    one = torch.eye(3)
+    gauge = flow.Gauge(flow.AffineDiffeo(lambda r: one + r[..., None, None] * turn, lambda r: r[..., None] * bias))
+    field = flow.LinearField(weight, bias)
+    moved = flow.transport(flow.transport(field, gauge), gauge)  # twice: also from a field without stored weights
+    assert isinstance(moved, flow.LinearField) and moved.dtype == torch.float32
+    r, x = torch.tensor(0.3), X.float()
+    by_law = flow.TransportedField(flow.TransportedField(field, gauge), gauge)(r, x)
+    assert moved(r, x).dtype == torch.float32 and torch.allclose(moved(r, x), by_law, atol=1e-4)
+    bent = flow.Gauge(flow.CallableDiffeo(lambda r, x: x + 1e-2 * x.tanh(), lambda r, y: y))
+    assert isinstance(flow.transport(field, bent), flow.TransportedField)
+    straight = flow.to_linear_transport(field)
+    end = flow.exact_flow(field, x, rtol=1e-6, atol=1e-6)
+    assert straight(x).dtype == torch.float32 and torch.allclose(straight(x), end, rtol=1e-3, atol=1e-3)
+
+
 def test_a_nonlinear_gauge_gives_a_general_field():
     gauge = flow.Gauge(fields.diffeos()["coupling"].requires_grad_(False))
     assert not is_affine(gauge.space, 3)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from regauge.errors import InputError
-from regauge.flow.clocks import bernstein, bernstein_rate
+from regauge.flow.clocks import bernstein, bernstein_rate, share
 from regauge.flow.diffeos import Diffeo, column, solve
 
 Curve = Callable[[Tensor], Tensor]
@@ -17,7 +17,7 @@ def velocity(path: Curve, r: Tensor, rdot: Tensor | None = None) -> tuple[Tensor
     """(path(r), rdot d path / dr)."""
     speed = torch.ones_like(r) if rdot is None else rdot.expand_as(r).to(r.dtype)
     value, rate = jvp(path, (r,), (speed,))[:2]
-    return value, rate
+    return value, rate.to(value.dtype)
 
 
 class ScaleDiffeo(Diffeo):
@@ -77,7 +77,7 @@ class BernsteinScale(Diffeo):
     def _paths(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor | float, Tensor | float]:
         """a, da/dr, m, dm/dr at r; each of shape r.shape + (channels,) or (d,)."""
         span = self.end - self.start
-        u = (r - self.start) / span
+        u = share(r, self.start, self.end)
         a, rate = bernstein(self.log_scale.to(r.dtype), u), bernstein_rate(self.log_scale.to(r.dtype), u) / span
         if self.centre is None:
             return a, rate, 0.0, 0.0
@@ -156,7 +156,7 @@ class LowRankDiffeo(Diffeo):
         self.register_buffer("directions", torch.linalg.qr(directions).Q)
 
     def _block(self, r: Tensor, sign: float = 1.0) -> Tensor:
-        s = bernstein(self.generator.to(r.dtype), (r - self.start) / (self.end - self.start))
+        s = bernstein(self.generator.to(r.dtype), share(r, self.start, self.end))
         eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
         return torch.linalg.matrix_exp(sign * (s + s.mT) / 2) - eye
 
@@ -175,5 +175,5 @@ class LowRankDiffeo(Diffeo):
         return v + self._act(block, v) + self._act(rate, x)
 
     def log_det(self, r: Tensor, x: Tensor) -> Tensor:
-        s = bernstein(self.generator.to(r.dtype), (r - self.start) / (self.end - self.start))
+        s = bernstein(self.generator.to(r.dtype), share(r, self.start, self.end))
         return torch.diagonal(s, dim1=-2, dim2=-1).sum(-1).expand(x.shape[:-1])

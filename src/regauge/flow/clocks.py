@@ -31,6 +31,16 @@ def bernstein_rate(coefficients: Tensor, u: Tensor) -> Tensor:
     return bernstein(degree * coefficients.diff(dim=0), u)
 
 
+def share(r: Tensor, start: float, end: float) -> Tensor:
+    """(r - start) / (end - start).
+
+    With tensors, because forward mode gives a Python number plus or times a 0-dimensional float32 a tangent in double
+    (torch 2.13), which the next matrix product refuses.
+    """
+    first, last = (torch.as_tensor(value, dtype=r.dtype, device=r.device) for value in (start, end))
+    return (r - first) / (last - first)
+
+
 class Clock(nn.Module, ABC):
     """An increasing map of the new interval [start, end] to the old one."""
 
@@ -136,11 +146,11 @@ class BernsteinClock(Clock):
         return torch.cat([steps.new_zeros(1), steps.cumsum(0)])
 
     def forward(self, r: Tensor) -> Tensor:
-        span = self.end - self.start
-        return self.start + span * bernstein(self.coefficients().to(r.dtype), (r - self.start) / span)
+        u = share(r, self.start, self.end)
+        return self.start + (self.end - self.start) * bernstein(self.coefficients().to(r.dtype), u)
 
     def rate(self, r: Tensor) -> Tensor:
-        return bernstein_rate(self.coefficients().to(r.dtype), (r - self.start) / (self.end - self.start))
+        return bernstein_rate(self.coefficients().to(r.dtype), share(r, self.start, self.end))
 
 
 class PowerClock(Clock):
@@ -207,8 +217,9 @@ class NetworkClock(Clock):
 
     def _integral(self, r: Tensor) -> Tensor:
         at, weight = self.at.to(r.dtype), self.weight.to(r.dtype)
-        span = (r - self.start).unsqueeze(-1)
-        return (self._density(self.start + span * at) * weight).sum(-1) * span.squeeze(-1)
+        part = share(r, self.start, self.end).unsqueeze(-1)
+        density = self._density(self.start + (self.end - self.start) * part * at)
+        return (density * weight).sum(-1) * part.squeeze(-1)
 
     def forward(self, r: Tensor) -> Tensor:
         whole = self._integral(torch.as_tensor(self.end, dtype=r.dtype))

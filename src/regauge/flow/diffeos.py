@@ -57,7 +57,8 @@ class Diffeo(nn.Module, ABC):
         """x = chi(r, y)."""
 
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
-        return jvp(self.push, (r, x), (rdot.expand_as(r).to(r.dtype), v))[1]
+        y, moved = jvp(self.push, (r, x), (rdot.expand_as(r).to(r.dtype), v))[:2]
+        return moved.to(y.dtype)
 
     def jacobian(self, r: Tensor, x: Tensor) -> Tensor:
         """D_x phi, (..., d, d)."""
@@ -133,7 +134,7 @@ class PullDiffeo(Diffeo):
     def tangent_at_image(self, r: Tensor, y: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         """(D chi)^-1 [v - rdot d_r chi] at y: the pull form, no inverse of chi."""
         drift = jvp(lambda q: self._pull(q, y), (r,), (rdot.expand_as(r).to(r.dtype),))[1]
-        return solve(_jacobian(self._pull, r, y), v - drift)
+        return solve(_jacobian(self._pull, r, y), v - drift.to(v.dtype))
 
     def tangent(self, r: Tensor, x: Tensor, v: Tensor, rdot: Tensor) -> Tensor:
         return self.tangent_at_image(r, self.push(r, x), v, rdot)

@@ -44,10 +44,15 @@ class LinearField(nn.Module):
 
     def transported(self, gauge: Gauge) -> "LinearField | None":
         """W' = (tdot g W + gdot) g^-1, b' = tdot g b + cdot - W' c where the gauge is affine; None where it is not."""
-        return TransportedLinear(self, gauge) if is_affine(gauge.space, self._dim(gauge)) else None
+        dim = self.weight(torch.tensor(gauge.clock.ends()[0], dtype=self.dtype)).shape[-1]
+        return TransportedLinear(self, gauge) if is_affine(gauge.space, dim, self.dtype) else None
 
-    def _dim(self, gauge: Gauge) -> int:
-        return self.weight(torch.tensor(gauge.clock.ends()[0])).shape[-1]
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, whatever the dtype of the time."""
+        if isinstance(self.weight, Constant):
+            return self.weight.value.dtype
+        return self.weight(torch.tensor(0.0, dtype=torch.float64)).dtype
 
 
 def _as_curve(value: Curve | Tensor) -> Curve:
@@ -76,6 +81,10 @@ class TransportedLinear(LinearField):
     def __init__(self, field: LinearField, gauge: Gauge) -> None:
         super().__init__(self._weight, self._bias)
         self.field, self.gauge = field, gauge
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.field.dtype
 
     def _parts(self, r: Tensor) -> tuple[Tensor, Tensor]:
         g, gdot, c, cdot = affine_parts(self.gauge.space, r, self._size(r))
@@ -116,13 +125,13 @@ def affine_parts(space: Diffeo, r: Tensor, dim: int) -> tuple[Tensor, Tensor, Te
     return (image[1:] - image[0]).T, (drift[1:] - drift[0]).T, image[0], drift[0]
 
 
-def is_affine(space: Diffeo, dim: int, tolerance: float = 1e-9) -> bool:
-    """Whether phi_r is affine: second differences vanish on random states at three times, in float64."""
-    rng = torch.Generator().manual_seed(0)
-    a, b, c = (3 * torch.randn(dim + 2, dim, dtype=torch.float64, generator=rng) for _ in range(3))
+def is_affine(space: Diffeo, dim: int, dtype: torch.dtype = torch.float64) -> bool:
+    """Whether phi_r is affine up to rounding: second differences vanish on random states at three times."""
+    rng, tolerance = torch.Generator().manual_seed(0), max(1e-9, 1e3 * torch.finfo(dtype).eps)
+    a, b, c = (3 * torch.randn(dim + 2, dim, dtype=torch.float64, generator=rng).to(dtype) for _ in range(3))
     with torch.no_grad():
         for at in (0.21, 0.5, 0.83):
-            r = torch.tensor(at, dtype=torch.float64)
+            r = torch.tensor(at, dtype=dtype)
             second = space.push(r, a + b + c) - space.push(r, a + b) - space.push(r, a + c) + space.push(r, a)
             if float(second.abs().max()) > tolerance * (1 + float(space.push(r, a).abs().max())):
                 return False

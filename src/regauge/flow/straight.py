@@ -50,6 +50,7 @@ def obstruction(matrix: Tensor, tolerance: float = 1e-6) -> complex | None:
     cross).
     """
     values = torch.linalg.eigvals(matrix)
+    tolerance = max(tolerance, 100 * torch.finfo(matrix.dtype).eps)
     scale = float(matrix.abs().max())
     for value in values.tolist():
         if value.real <= tolerance * scale and abs(value.imag) <= tolerance * scale:
@@ -86,7 +87,7 @@ def to_linear_transport(
     """
     if how not in ("raise", "split", "dress"):
         raise InputError(f"to_linear_transport: how={how!r} is unknown; choose 'raise', 'split' or 'dress'")
-    matrix, offset = wilson_line(field, torch.tensor(horizon, dtype=_dtype(field)), 0.0, steps)
+    matrix, offset = wilson_line(field, torch.tensor(horizon, dtype=field.dtype), 0.0, steps)
     if how == "dress":
         left, _, right = torch.linalg.svd(matrix)
         rotation = left @ right
@@ -98,14 +99,10 @@ def to_linear_transport(
     return LinearTransport((*knots, horizon), tuple(segments), None)
 
 
-def _dtype(field: LinearField) -> torch.dtype:
-    return field.weight(torch.tensor(0.0, dtype=torch.float64)).dtype
-
-
 def _split(
     field: LinearField, start: float, end: float, steps: int, depth: int
 ) -> tuple[list[float], list[LinearField]]:
-    matrix, offset = wilson_line(field, torch.tensor(end, dtype=_dtype(field)), start, steps)
+    matrix, offset = wilson_line(field, torch.tensor(end, dtype=field.dtype), start, steps)
     # a rotation by almost pi is reachable but almost singular: halving is better conditioned
     if depth == 0 or obstruction(matrix, 1e-3) is None:
         return [start], [straight_field(matrix, offset, start, end)]
@@ -119,7 +116,7 @@ def straightening(field: LinearField, horizon: float = 1.0, steps: int = 200) ->
 
     g(0) = g(T) = 1 and c(0) = c(T) = 0, so nothing needs dressing.
     """
-    end = torch.tensor(horizon, dtype=_dtype(field))
+    end = torch.tensor(horizon, dtype=field.dtype)
     matrix, offset = wilson_line(field, end, 0.0, steps)
     straight_field(matrix, offset, 0.0, horizon)  # raises where the gauge does not exist
     one = torch.eye(len(matrix), dtype=matrix.dtype)
