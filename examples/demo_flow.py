@@ -58,7 +58,7 @@ def main() -> None:
                 options.solver,
                 steps,
                 targets=targets,
-                options=flow.TuneOptions(smooth_iterations=15, step_iterations=25),
+                options=flow.TuneOptions(smooth_iterations=15, step_iterations=25, starts=4 if budget == 4 else 1),
                 progress=lambda label, done, total, p=progress, t=task: p.update(
                     t, description=label, completed=done, total=total
                 ),

@@ -12,6 +12,7 @@ from regauge.flow.least_squares import _normal_equations, fit
 FIELD = fields.Net(2).requires_grad_(False)
 X = fields.states(40, 2)
 EXACT = flow.exact_flow(FIELD, X, rtol=1e-10, atol=1e-10)
+ONES = torch.ones(len(X), dtype=torch.float64)
 
 
 def bent_sampler(method, steps=2, seed=0):
@@ -38,17 +39,27 @@ def test_normal_equations_are_those_of_the_dense_jacobian(method):
     names = sampler.smooth_parameters() + sampler.local_parameters()
     jac = dense_jacobian(sampler, names).flatten(0, 1)
     residual = (sampler(FIELD, X) - EXACT).detach().flatten()
-    normal, slope = _normal_equations(sampler, names, FIELD, (X, EXACT), 16, 8, None)
+    normal, slope = _normal_equations(sampler, names, FIELD, (X, EXACT), ONES, 16, 8, None)
     # dF/dt is a central difference, hence not 1e-12
     assert torch.allclose(normal, jac.T @ jac, atol=1e-5 * float(normal.abs().max()))
     assert torch.allclose(slope, jac.T @ residual, atol=1e-5 * float(slope.abs().max()))
 
 
+def test_weights_are_repetitions():
+    sampler = bent_sampler("midpoint")
+    names, times = sampler.smooth_parameters(), torch.arange(len(X)) % 3
+    twice = X.repeat_interleave(times, 0), EXACT.repeat_interleave(times, 0)
+    weighted = _normal_equations(sampler, names, FIELD, (X, EXACT), times.double(), 16, 8, None)
+    repeated = _normal_equations(sampler, names, FIELD, twice, torch.ones(len(twice[0])).double(), 16, 8, None)
+    for ours, theirs in zip(weighted, repeated, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-10 * float(theirs.abs().max()))
+
+
 def test_random_directions_are_unbiased():
     sampler = bent_sampler("midpoint")
     names, rng = sampler.local_parameters(), torch.Generator().manual_seed(0)
-    full = _normal_equations(sampler, names, FIELD, (X, EXACT), 64, 2, None)[1]
-    draws = torch.stack([_normal_equations(sampler, names, FIELD, (X, EXACT), 64, 1, rng)[1] for _ in range(300)])
+    full = _normal_equations(sampler, names, FIELD, (X, EXACT), ONES, 64, 2, None)[1]
+    draws = torch.stack([_normal_equations(sampler, names, FIELD, (X, EXACT), ONES, 64, 1, rng)[1] for _ in range(300)])
     error = draws.std(0) / len(draws) ** 0.5
     assert bool(((draws.mean(0) - full).abs() <= 4.5 * error + 1e-12).all())
 

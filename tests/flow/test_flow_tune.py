@@ -253,6 +253,23 @@ def test_reference_refuses_what_it_cannot_resolve():
         flow.tune(FIELD, NOISE[:8])
     with pytest.raises(InputError, match="unknown"):
         flow.tune(FIELD, NOISE, "leapfrog")
+    with pytest.raises(InputError, match=r"fails on states of shape \(2, 3\)"):
+        flow.tune(FIELD, NOISE[:, :1].expand(-1, 3))
+    with pytest.raises(InputError, match=r"returns shape \(2, 1\)"):
+        flow.tune(lambda t, x: x[:, :1], NOISE)
+
+
+def test_few_evaluations_are_searched_from_many_starts():
+    short = dict(smooth_iterations=4, step_iterations=15, fitted=256)
+    one, many = (
+        flow.tune(FIELD, NOISE, "midpoint", 1, options=flow.TuneOptions(**short, starts=starts)) for starts in (1, 4)
+    )
+    # zero is among the starts; what is compared is on other noise than the choice of the start
+    assert many.candidates[-1].name == "comoving" and many.candidates[-1].rmse < 1.05 * one.candidates[-1].rmse
+    seen = []
+    flow.tune(FIELD, NOISE[:64], "midpoint", 1, options=flow.TuneOptions(**short), progress=lambda *at: seen.append(at))
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert seen[-1][1] == seen[-1][2] == 2 * 4 + 16 * 15
 
 
 def test_command_line(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def tune(
         Path | None,
         typer.Option(help="Start states, a .npy file (n, ...).  [default: standard normal]", dir_okay=False),
     ] = None,
-    samples: Annotated[int, typer.Option(help="How many, half to tune on and half to choose on.", min=16)] = 4096,
+    samples: Annotated[int, typer.Option(help="How many: 3/4 to tune on, 1/4 to choose on.", min=16)] = 8192,
     iterations: Annotated[int, typer.Option(help="Of the per-step gauge; 0 leaves it out.", min=0)] = 40,
     start: Annotated[float, typer.Option(help="The time of the noise.")] = 0.0,
     end: Annotated[float, typer.Option(help="The time of the data.")] = 1.0,

@@ -101,6 +101,14 @@ class ComovingSampler(nn.Module):
         """Names of the parameters of the per-step gauges."""
         return ["knots", "times", "local_scales", "local_rates", "values", "rates"]
 
+    def scatter(self, size: float, rng: torch.Generator) -> None:
+        """Move the local gauges by normal numbers of that size, times by a third of it: another start for a search."""
+        with torch.no_grad():
+            for name in ("times", "local_scales", "local_rates", "values", "rates"):
+                p = self.get_parameter(name)
+                draw = torch.randn(p.shape, generator=rng, dtype=torch.float64).to(p)
+                p.add_(draw * (size / 3 if name == "times" else size))
+
     def _scale_coefficients(self) -> Tensor:
         zero = torch.zeros_like(self.scales[:1])
         return torch.cat([zero, self.scales, zero])

@@ -35,6 +35,7 @@ def fit(
     watch: Pair,
     iterations: int,
     *,
+    weights: Tensor | None = None,
     batch: int = 512,
     directions: int = 8,
     rng: torch.Generator | None = None,
@@ -42,18 +43,20 @@ def fit(
 ) -> Fit:
     """Minimise the mean square of sampler(x0) - x1 over the named parameters, in place.
 
-    train: what is fitted, (n, d) each. watch: what the best iterate is chosen on, so that a fit to few samples stops
-    in time. A step is taken only if it lowers the error on train, so the error never rises there.
+    train: what is fitted, (n, d) each, with weights (n,) of mean one. watch: what the best iterate is chosen on, so
+    that a fit to few samples stops in time. A step is taken only if it lowers the error on train, so the error never
+    rises there.
     """
     vector = _gather(sampler, names)
+    weights = torch.ones_like(train[0][:, 0]) if weights is None else weights
     best_vector, best = vector, _rms(sampler, field, watch)
-    error, damping, history = _rms(sampler, field, train), 1e-2, []
+    error, damping, history = _rms(sampler, field, train, weights), 1e-2, []
     for done in range(iterations):
-        normal, slope = _normal_equations(sampler, names, field, train, batch, directions, rng)
+        normal, slope = _normal_equations(sampler, names, field, train, weights, batch, directions, rng)
         step = _damped(normal, slope, damping)
         for _ in range(8):
             _scatter(sampler, names, vector + step)
-            after = _rms(sampler, field, train)
+            after = _rms(sampler, field, train, weights)
             if after < error:
                 break
             damping *= 4
@@ -87,6 +90,7 @@ def _normal_equations(
     names: Sequence[str],
     field: Field,
     pair: Pair,
+    weights: Tensor,
     batch: int,
     directions: int,
     rng: torch.Generator | None,
@@ -101,13 +105,13 @@ def _normal_equations(
         draw = torch.randn(dim, directions, generator=rng, dtype=torch.float64)
         # E[Q Q^T] = (directions / dim) 1
         basis = (torch.linalg.qr(draw).Q * math.sqrt(dim / directions)).to(basis)
-    for x0, x1 in zip(pair[0].split(batch), pair[1].split(batch), strict=True):
+    for x0, x1, w in zip(pair[0].split(batch), pair[1].split(batch), weights.split(batch), strict=True):
         own = {
             name: p.detach().expand(len(x0), *p.shape).clone().requires_grad_(name in names)
             for name, p in sampler.named_parameters()
         }
         leaves = [own[name] for name in names]
-        residual = (sampler(field, x0, own) - x1) @ basis
+        residual = w.sqrt().unsqueeze(1) * (sampler(field, x0, own) - x1) @ basis
         for column in residual.unbind(1):
             gradients = torch.autograd.grad(column.sum(), leaves, retain_graph=True, allow_unused=True)
             filled = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, gradients, strict=True)]
@@ -128,8 +132,9 @@ def _scatter(sampler: ComovingSampler, names: Sequence[str], vector: Tensor) -> 
             p.copy_(part.view_as(p))
 
 
-def _rms(sampler: ComovingSampler, field: Field, pair: Pair) -> float:
-    """Root mean square distance; infinite where a step left the numbers."""
+def _rms(sampler: ComovingSampler, field: Field, pair: Pair, weights: Tensor | None = None) -> float:
+    """Root (weighted) mean square distance; infinite where a step left the numbers."""
     with torch.no_grad():
-        value = float((sampler(field, pair[0]) - pair[1]).square().sum(-1).mean().sqrt())
+        squares = (sampler(field, pair[0]) - pair[1]).square().sum(-1)
+        value = float((squares if weights is None else weights * squares).mean().sqrt())
     return value if math.isfinite(value) else math.inf

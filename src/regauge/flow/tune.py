@@ -3,6 +3,10 @@
 All gauges share one flow; a solver with few steps does not, and its error is what is minimised: the mean square
 distance from the exact end points, on noise that the choice never sees. The original gauge and the closed-form
 schedules are candidates, so the answer is never worse than they are on the held-out noise.
+
+Few samples, those near a watershed between two modes, carry most of the error, so a per-step gauge with its many
+parameters needs much noise to be tuned on. Every few iterations the samples with large errors are picked anew out of
+all of it (`hard_samples`); only these are differentiated.
 """
 
 import copy
@@ -16,17 +20,25 @@ from torch import Tensor, nn
 from regauge.errors import InputError
 from regauge.flow.comoving import ComovingSampler
 from regauge.flow.fields import Field
-from regauge.flow.least_squares import fit
+from regauge.flow.hard_samples import hard_samples
+from regauge.flow.least_squares import Pair, fit
 from regauge.flow.samplers import ClosedSampler, FlatField, TunedModel
 from regauge.flow.solvers import integrate, method_named
 
 Progress = Callable[[str, int, int], None]
+Losses = tuple[float, ...]
+# added to the local gauges at another start; numbers of order one are multistep methods
+SCATTER = 0.2
 
 
 @dataclass(frozen=True)
 class TuneOptions:
     """Iterations of Levenberg-Marquardt for the smooth gauges and for the per-step gauge; batch (memory); seed.
 
+    fitted: about how many samples an iteration differentiates. refresh: iterations until they are picked anew.
+    starts: of the per-step gauge: the smooth gauge, then the best so far with random numbers added; the best after
+    `refresh` iterations each goes on. None: 16 with up to 4 evaluations, where minima are many and iterations cheap,
+    else one.
     directions: how many random combinations of a state's numbers an iteration differentiates; all of them if there are
     no more. channels: one scale per principal axis of the end points (None: if the state has between 2 and 256
     numbers). memory: how many earlier velocities a per-step gauge may use; 0 keeps only those of the running step.
@@ -34,7 +46,10 @@ class TuneOptions:
     """
 
     smooth_iterations: int = 20
-    step_iterations: int = 40
+    step_iterations: int = 90
+    fitted: int = 1024
+    refresh: int = 15
+    starts: int | None = None
     batch: int = 512
     directions: int = 4
     degree: int = 8
@@ -63,7 +78,7 @@ class Tuned:
     candidates: tuple[Candidate, ...]
     chosen: str
     reference_error: float
-    history: dict[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    history: dict[str, Losses] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         identity = self.candidates[0].rmse
@@ -111,37 +126,51 @@ def tune(
 ) -> Tuned:
     """Tune `velocity` (t, x) -> dx/dt, integrated from `start` to `end`, for `steps` steps of `solver`.
 
-    noise (n, ...): samples of the law that the model starts from; the first half trains, the second half decides. n of
-    a few thousand is plenty. targets: exact end points, computed by RK4 if not given. The model's parameters are not
-    touched.
+    noise (n, ...): samples of the law that the model starts from; the first three quarters train, the last one decides.
+    n of a few thousand will do for few evaluations, more evaluations (16) are worth twice as many. targets: exact end
+    points, computed by RK4 if not given. The model's parameters are not touched.
     """
     options = options or TuneOptions()
     stages = method_named(solver).stages
     if len(noise) < 16:
         raise InputError(f"tune: {len(noise)} noise samples are too few to decide on; pass at least 16, better 2000")
+    _require_field(velocity, noise[:2], start)
     shape = tuple(noise.shape[1:])
     flat = FlatField(velocity, shape, start, end)
     x0 = noise.reshape(len(noise), -1)
     x1, error = reference(flat, x0, options.tolerance) if targets is None else (targets.reshape(len(noise), -1), 0.0)
-    half = len(noise) // 2
-    watched = half - half // 4
-    held = (x0[half:], x1[half:])
-    search = partial(
-        fit,
-        field=flat,
-        train=(x0[:watched], x1[:watched]),
-        watch=(x0[watched:half], x1[watched:half]),
-        batch=options.batch,
-        directions=options.directions,
-        rng=torch.Generator().manual_seed(options.seed),
-    )
+    first, last = 5 * len(noise) // 8, 3 * len(noise) // 4
+    train, watch, held = ((x0[a:b], x1[a:b]) for a, b in ((0, first), (first, last), (last, len(noise))))
+    rng = torch.Generator().manual_seed(options.seed)
+
+    def search(sampler: ComovingSampler, names: list[str], iterations: int, report: Callable[[int], None]) -> Losses:
+        losses: Losses = ()
+        for done in range(0, iterations, options.refresh):
+            index, weights = hard_samples(_errors(sampler, flat, train), options.fitted, rng)
+            losses += fit(
+                sampler,
+                names,
+                flat,
+                (train[0][index], train[1][index]),
+                watch,
+                min(options.refresh, iterations - done),
+                weights=weights,
+                batch=options.batch,
+                directions=options.directions,
+                rng=rng,
+                report=lambda here, done=done: report(done + here),  # type: ignore[misc]
+            ).history
+        return losses
 
     samplers: dict[str, ClosedSampler | ComovingSampler] = {
         name: ClosedSampler(name, solver, steps) for name in ("identity", "cosine", "vp")
     }
-    history: dict[str, tuple[float, ...]] = {}
-    plan = _plan(x1[:half], options)
-    total = len(plan) * options.smooth_iterations + (options.step_iterations if options.comoving else 0)
+    history: dict[str, Losses] = {}
+    plan = _plan(x1[:last], options)
+    starts = options.starts or (16 if steps * stages <= 4 else 1)
+    opening = min(options.refresh, options.step_iterations)
+    smooth_total = len(plan) * options.smooth_iterations
+    total = smooth_total + (starts * opening + options.step_iterations - opening if options.comoving else 0)
 
     def report(label: str, before: int, here: int) -> None:
         if progress is not None:
@@ -153,16 +182,25 @@ def tune(
             sampler = ComovingSampler(solver, steps, frame, options.degree, local=False, memory=options.memory).to(x0)
             done = partial(report, name, k * options.smooth_iterations)
             names = sampler.smooth_parameters()
-            history[name] = search(sampler, names, iterations=options.smooth_iterations, report=done).history
+            history[name] = search(sampler, names, options.smooth_iterations, done)
             smooth[name] = sampler
         samplers |= smooth
         if options.comoving:
-            best = min(smooth, key=lambda name: _rmse(smooth[name], flat, (x0[watched:half], x1[watched:half])))
-            sampler = copy.deepcopy(smooth[best])
-            sampler.local = True
-            done = partial(report, "comoving", len(plan) * options.smooth_iterations)
-            names = sampler.smooth_parameters() + sampler.local_parameters()
-            history["comoving"] = search(sampler, names, iterations=options.step_iterations, report=done).history
+            best = min(smooth, key=lambda name: _rmse(smooth[name], flat, watch))
+            found: list[tuple[float, Losses, ComovingSampler]] = []
+            for k in range(starts):
+                sampler = copy.deepcopy(found[0][2] if found else smooth[best])
+                sampler.local = True
+                if found:
+                    sampler.scatter(SCATTER, rng)
+                done = partial(report, "comoving", smooth_total + k * opening)
+                names = sampler.smooth_parameters() + sampler.local_parameters()
+                losses = search(sampler, names, opening, done)
+                found.append((_finite(_rmse(sampler, flat, watch)), losses, sampler))
+                found = [min(found, key=lambda one: one[0])]
+            _, losses, sampler = found[0]
+            done = partial(report, "comoving", smooth_total + starts * opening)
+            history["comoving"] = losses + search(sampler, names, options.step_iterations - opening, done)
             samplers["comoving"] = sampler
         table = tuple(
             Candidate(name, _rmse(s, flat, held), steps * stages, _size(s, name)) for name, s in samplers.items()
@@ -174,8 +212,29 @@ def tune(
     return Tuned(model, table, chosen, error, history)
 
 
+def _require_field(velocity: Field, states: Tensor, start: float) -> None:
+    """InputError unless the field maps two states to two velocities of their shape."""
+    try:
+        with torch.no_grad():
+            found = velocity(torch.tensor(start, dtype=states.dtype, device=states.device), states)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"tune: the field fails on states of shape {tuple(states.shape)} at t = {start:g} ({error}); check the shape "
+            "of the noise, and whether the model takes (t, x) or (x, t)"
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != states.shape:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f"tune: the field returns {what} for states of shape {tuple(states.shape)}; it must return their velocities"
+        )
+
+
 def _key(candidate: Candidate) -> float:
-    return candidate.rmse if candidate.rmse == candidate.rmse else float("inf")
+    return _finite(candidate.rmse)
+
+
+def _finite(value: float) -> float:
+    return value if value == value else float("inf")
 
 
 def _plan(ends: Tensor, options: TuneOptions) -> list[tuple[str, Tensor | None]]:
@@ -195,9 +254,13 @@ def _size(sampler: nn.Module, name: str) -> int:
     return 0
 
 
-def _rmse(sampler: nn.Module, flat: Field, pair: tuple[Tensor, Tensor]) -> float:
+def _errors(sampler: nn.Module, flat: Field, pair: Pair) -> Tensor:
     with torch.no_grad():
-        return float((sampler(flat, pair[0]) - pair[1]).square().sum(-1).mean().sqrt())
+        return (sampler(flat, pair[0]) - pair[1]).norm(dim=-1)
+
+
+def _rmse(sampler: nn.Module, flat: Field, pair: Pair) -> float:
+    return float(_errors(sampler, flat, pair).square().mean().sqrt())
 
 
 class _frozen:
