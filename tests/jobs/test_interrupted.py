@@ -16,6 +16,7 @@ from models import contents, save
 
 from regauge.errors import InputError
 from regauge.jobs.apply import apply
+from regauge.jobs.shard import Images
 
 STEPS = ["fold", {"rotate": {"bond": "stream", "how": "orthogonal", "seed": 1}}]
 
@@ -196,25 +197,34 @@ def forked(origin: Path, target: Path, limit: int | None = None, log: Path | Non
 
 
 @pytest.mark.slow
-def test_processes(origin: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
-    psutil = pytest.importorskip("psutil")
-    target, killed = tmp_path / "b", threading.Event()
+def test_processes(origin: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers; one of them is killed while it writes a file."""
+    honest, parts = Images.tensor, tmp_path / ".b.regauge" / "parts"
+
+    def slow(self: Images, *args: Any) -> Any:
+        time.sleep(0.1)
+        return honest(self, *args)
+
+    monkeypatch.setattr(Images, "tensor", slow)
+    killed: list[int] = []
+    ended = threading.Event()
 
     def kill() -> None:
-        while not killed.is_set():
-            for p in psutil.Process().children(recursive=True):
-                if p.cmdline() and "spawn_main" in " ".join(p.cmdline()):
-                    time.sleep(1)
-                    p.kill()
-                    killed.set()
-                    return
-            time.sleep(0.05)
+        while not ended.is_set() and not killed:
+            for part in parts.glob("*"):
+                killed.append(int(part.name.rsplit("-", 1)[1]))
+                os.kill(killed[0], signal.SIGKILL)
+                return
+            time.sleep(0.02)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    apply(origin, target, STEPS, workers=2)
-    killer.join()
-    assert killed.is_set() and contents(target) == expected
+    try:
+        apply(origin, tmp_path / "b", STEPS, workers=2)
+    finally:
+        ended.set()
+        killer.join()
+    assert killed and killed[0] != os.getpid() and contents(tmp_path / "b") == expected
 
 
 @pytest.mark.slow

@@ -32,6 +32,8 @@ class Held(State):
     def tensor(self, name: str) -> Tensor:
         return self.tensors[name]
 
+    start = tensor
+
     def kept(self, name: str) -> Tensor:
         return self.tensors[name]
 

@@ -16,17 +16,19 @@ from regauge.errors import InputError
 
 class LazyState(Mapping[str, Tensor]):
     """Tensors by the names of the model, in the dtypes of the files. Each access reads; of what several files make
-    together, the group read last is kept."""
+    together, the group read last is kept. near: file tensors that are in memory already, by name."""
 
     def __init__(self, shards: Shards, names: Naming) -> None:
         self.shards, self.naming = shards, names
         self.files = {param: file for file, param in names.plain.items()}
         self.groups: dict[str, Group] = {param: g for g in names.groups for param in g.params}
         self.last: tuple[Group, dict[str, Tensor]] | None = None
+        self.near: dict[str, Tensor] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self.files:
-            return self.shards[self.files[name]]
+            file = self.files[name]
+            return self.near[file] if file in self.near else self.shards[file]
         return self.group(self.groups[name])[name]
 
     def rows(self, name: str, first: int, last: int) -> Tensor:

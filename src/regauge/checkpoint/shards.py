@@ -145,8 +145,10 @@ def read(folder: Path, entry: Entry) -> Tensor:
                 done += got
     except OSError as error:
         raise InputError(f"{path}: {entry.name} cannot be read ({error.strerror}): check the disk it lies on") from None
-    return (
-        raw.view(DTYPES[entry.dtype]).reshape(entry.shape)
-        if entry.size
-        else torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-    )
+    return typed(raw, entry)
+
+
+def typed(raw: Tensor, entry: Entry) -> Tensor:
+    """The bytes of a tensor as the tensor."""
+    dtype = DTYPES[entry.dtype]
+    return raw.view(dtype).reshape(entry.shape) if entry.size else torch.empty(entry.shape, dtype=dtype)

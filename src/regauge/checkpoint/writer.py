@@ -22,6 +22,7 @@ from regauge.errors import InputError
 
 ALIGNED = 8
 UINT8 = torch.uint8
+BLOCK = 1 << 22  # bytes written at a time
 AHEAD = 1  # tensors that wait while another is written: two are in memory beside the one that is computed
 
 
@@ -59,31 +60,35 @@ def write_safetensors(
     metadata: dict[str, str],
     tensor: Callable[[str], Tensor],
     progress: Callable[[int], None] | None = None,
+    written: Callable[[Tensor], None] | None = None,
 ) -> str:
     """Write one file; `tensor(name)` is asked for each slot in order. Returns the sha256 of the file.
 
-    The next tensor is computed while the last one is written. Raises InputError where the disk is full."""
+    The next tensor is computed while the last one is written and hashed. written: given each tensor when that is done, from
+    another thread. Raises InputError where the disk is full."""
     slots = tuple(slots)
     digest = hashlib.sha256()
-    queue: Queue[Tensor | bytes | None] = Queue(maxsize=AHEAD)
+    queue: Queue[tuple[Tensor, Tensor | None] | bytes | None] = Queue(maxsize=AHEAD)
     failed: list[BaseException] = []
 
     def drain() -> None:
-        try:
-            with path.open("wb", buffering=0) as stream:
-                while (item := queue.get()) is not None:
-                    data = item if isinstance(item, bytes) else memoryview(item.numpy().data)
-                    hashing = Thread(target=digest.update, args=(data,))
-                    hashing.start()
-                    _write_all(stream.fileno(), data)
-                    hashing.join()
+        stream = None
+        while (item := queue.get()) is not None:
+            data, whole = (item, None) if isinstance(item, bytes) else (memoryview(item[0].numpy().data), item[1])
+            try:
+                if not failed:
+                    stream = stream or path.open("wb", buffering=0)
+                    _write_and_hash(stream.fileno(), data, digest)
                     if progress is not None:
                         progress(len(data))
-                    del item, data
-        except BaseException as error:
-            failed.append(error)
-            while queue.get() is not None:
-                pass
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                if whole is not None and written is not None:
+                    written(whole)
+            del item, data, whole
+        if stream is not None:
+            stream.close()
 
     writer = Thread(target=drain)
     writer.start()
@@ -98,7 +103,7 @@ def write_safetensors(
                     f"{slot.name} came out as {t.dtype}{list(t.shape)}, the file needs {slot.dtype}{list(slot.shape)}"
                 )
             if t.numel():
-                queue.put(t.contiguous().reshape(-1).view(UINT8))
+                queue.put((t.contiguous().reshape(-1).view(UINT8), t))
             del t
     finally:
         queue.put(None)
@@ -108,10 +113,24 @@ def write_safetensors(
     return digest.hexdigest()
 
 
+def _write_and_hash(handle: int, data: Any, digest: Any) -> None:
+    """Both at once, where there is enough to do."""
+    if len(data) <= BLOCK:
+        _write_all(handle, data)
+        digest.update(data)
+        return
+    hashing = Thread(target=digest.update, args=(data,))
+    hashing.start()
+    try:
+        _write_all(handle, data)
+    finally:
+        hashing.join()
+
+
 def _write_all(handle: int, data: Any) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(handle, view[: 1 << 26]) :]
+        view = view[os.write(handle, view[:BLOCK]) :]
 
 
 def _explained(path: Path, error: BaseException) -> BaseException:

@@ -18,7 +18,7 @@ from regauge.jobs.finish import RECORD, finish, require_target
 from regauge.jobs.job import Choose, Job, Settings, Tell, at_work, home_of, identity, prepare
 from regauge.jobs.layout import parse_size
 from regauge.jobs.recipes import digests
-from regauge.jobs.shard import recorded
+from regauge.jobs.shard import record_of
 
 Progress = Callable[[int, int], None]  # bytes written so far, and in all
 VERIFY = ("full", "sample", "none")
@@ -141,11 +141,12 @@ def carry_out(
         raise
     with at_work(home):
         say("writing")
-        write(job, [i for i in range(len(job.files)) if i % world == rank], progress, engine, workers)
-        return complete(job, target, wanted, verify, force, world, say)
+        made = write(job, [i for i in range(len(job.files)) if i % world == rank], progress, engine, workers)
+        return complete(job, target, wanted, made, verify, force, world, say)
 
 
-def write(job: Job, wanted: list[int], progress: Progress | None, engine: str, workers: int) -> None:
+def write(job: Job, wanted: list[int], progress: Progress | None, engine: str, workers: int) -> dict[str, str]:
+    """Returns the sha256 of each file."""
     total, so_far = sum(job.files[i].size for i in wanted), 0
 
     def count(n: int) -> None:
@@ -155,24 +156,23 @@ def write(job: Job, wanted: list[int], progress: Progress | None, engine: str, w
             progress(min(so_far, total), total)
 
     if engine == "ray":
-        engines.on_ray(job, wanted, count, workers if workers > 1 else None)
-    elif workers > 1 and len(wanted) > 1:
-        engines.in_processes(job, wanted, count, min(workers, len(wanted)))
-    else:
-        engines.in_process(job, wanted, count)
+        return engines.on_ray(job, wanted, count, workers if workers > 1 else None)
+    if workers > 1 and len(wanted) > 1:
+        return engines.in_processes(job, wanted, count, min(workers, len(wanted)))
+    return engines.in_process(job, wanted, count)
 
 
 def complete(
-    job: Job, target: Path, wanted: str, verify: str, force: bool, world: int, say: Tell
+    job: Job, target: Path, wanted: str, made: Mapping[str, str], verify: str, force: bool, world: int, say: Tell
 ) -> dict[str, Any] | None:
     """Finish the job if all its files are there; None if other ranks are still writing."""
     try:
         with files.locked(job.home / "lock"):
             if (found := finished(target, wanted)) is not None and world > 1:
                 return found
-            if not all(recorded(job, f) for f in job.files):
+            if any(record_of(job, f) is None for f in job.files):
                 return None
-            return finish(job, target, verify, force, say)
+            return finish(job, target, made, verify, force, say)
     except FileNotFoundError:
         if (found := finished(target, wanted)) is not None:
             return found

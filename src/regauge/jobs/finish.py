@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from regauge.graph.posing import posing_as_cpu
 from regauge.jobs import files
 from regauge.jobs.job import AFTER, ELEMENT, RECORD, SCHEMA, Job, Tell
 from regauge.jobs.proof import Function, Proof, prove
-from regauge.jobs.shard import require_whole
+from regauge.jobs.shard import record_of, require_whole
 from regauge.jobs.source import Untied, naming_of, skeleton
 from regauge.rules.lower import lower
 from regauge.solve.state import State
@@ -32,12 +32,13 @@ from regauge.solve.state import State
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ot")
 
 
-def finish(job: Job, target: Path, verify: str, force: bool, tell: Tell) -> dict[str, Any]:
-    """Complete the result and rename it to `target`. Returns the record. verify: "full", "sample" or "none".
+def finish(job: Job, target: Path, written: Mapping[str, str], verify: str, force: bool, tell: Tell) -> dict[str, Any]:
+    """Complete the result and rename it to `target`. Returns the record. written: sha256 of the files that this run has
+    made; those of other ranks are read again. verify: "full", "sample" or "none".
 
     Raises CheckError where the function changed; then nothing is left."""
     tell("hashing")
-    made = require_whole(job)
+    made = require_whole(job, written)
     notes = copy_others(job)
     write_index(job)
     proof = None
@@ -199,7 +200,7 @@ def described(job: Job, made: dict[str, str]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "identity": data["identity"],
-        "input": {"name": job.source.name, "files": data["settings"]["dequantised"] or hashes(job.source)},
+        "input": {"name": job.source.name, "files": data["settings"]["dequantised"] or hashes(job)},
         "output": {"files": made},
         "recipe": data["settings"]["recipe"],
         "settings": {k: v for k, v in data["settings"].items() if k != "recipe"},
@@ -226,9 +227,11 @@ def removed(job: Job) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def hashes(source: Path) -> dict[str, str]:
-    """sha256 of what was read."""
-    return {p.name: files.sha256(p) for p in (source / "config.json", *safetensors_files(source)) if p.is_file()}
+def hashes(job: Job) -> dict[str, str]:
+    """sha256 of what was read: taken while it was, or else now."""
+    seen = {f.name: (record_of(job, f) or {}).get("input") for f in job.files}
+    read = (job.source / "config.json", *safetensors_files(job.source))
+    return {p.name: seen.get(p.name) or files.sha256(p) for p in read if p.is_file()}
 
 
 def require_target(target: Path, force: bool) -> None:

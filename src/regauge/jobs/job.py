@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -113,11 +114,14 @@ class Job:
         removals = [Removal.of(r) for r in self.data["removals"]]
         return Smaller(self.gauge.plan, removals) if removals else None
 
-    def image(self, moved: State, name: str) -> torch.Tensor | None:
-        """A parameter of the result by its canonical name; None if it is the input's."""
+    def image(
+        self, moved: State, name: str, dtype: torch.dtype | None = None, into: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """A parameter of the result by its canonical name, in `dtype` (wide by default); None if it is the input's. into:
+        bytes that it may be written into, as many as the input's."""
         if self.smaller is not None and name in self.smaller.gone:
-            return self.smaller.result(moved, name)
-        return moved.result(name)
+            return self.smaller.result(moved, name).to(dtype or moved.dtype)
+        return moved.result(name, dtype, None if into is None or dtype is None else into.view(dtype))
 
     @cached_property
     def naming(self) -> Naming:
@@ -130,8 +134,8 @@ class Job:
         """The input under the names of the model."""
         return Untied(LazyState(open_shards(self.source), self.naming), self.data["copies"])
 
-    def before(self, dtype: torch.dtype | None = None) -> State:
-        return State(self.gauge.plan, self.state, dtype or self.dtype)
+    def before(self, dtype: torch.dtype | None = None, crew: Executor | None = None) -> State:
+        return State(self.gauge.plan, self.state, dtype or self.dtype, crew=crew)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -221,6 +225,9 @@ def _made(home: Path, source: Path, settings: Settings, wanted: str, choose: Cho
     )  # the same strides, and so the same bits, as for a later run
     data = job_data(origin, retied, cuts, source, settings, wanted, out)
     files.write_json(home / "job.json", data)
+    element = packing.load_element(
+        home / "element", gauge.plan
+    )  # as every other process has it, to the place in memory
     return Job(home, data, gauge, element, origin.sample)
 
 

@@ -54,7 +54,8 @@ def load_element(path: Path, plan: Plan) -> Element:
     try:
         with safe_open(path, "pt") as stream:
             metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+            # clones: the file need not lie in memory as matrix products want it
+            tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}
         moves = json.loads(metadata["moves"])
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as an element ({error}): write it again") from None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from regauge.checkpoint.ahead import Ahead
+from regauge.checkpoint.buffers import Buffers, keep_freed_memory
 from regauge.checkpoint.naming import Group
 from regauge.checkpoint.shards import DTYPES
 from regauge.checkpoint.weights import read_json
@@ -17,38 +23,42 @@ from regauge.jobs.job import Job, process_tag
 from regauge.jobs.layout import OutFile
 from regauge.solve.state import State
 
+IN_FLIGHT = 1 << 28  # bytes of the input that are read ahead, and of the result that wait to be written; or one tensor
+TENSORS = 3  # one is read or written, one waits, one is computed
 Progress = Callable[[int], None]  # bytes that were written since the last call
 
 
 def done(job: Job, f: OutFile) -> str | None:
     """The sha256 of a file of the job if it is written, whole and unchanged."""
-    record, path = job.home / "done" / f"{f.name}.json", job.result / f.name
-    if not record.is_file() or not path.is_file():
+    path, held = job.result / f.name, record_of(job, f)
+    if held is None or not path.is_file():
         return None
-    held = read_json(record)
     return held["sha256"] if held["size"] == path.stat().st_size and files.sha256(path) == held["sha256"] else None
 
 
-def recorded(job: Job, f: OutFile) -> bool:
-    """Whether some process has said that it wrote this file."""
-    return (job.home / "done" / f"{f.name}.json").is_file()
+def record_of(job: Job, f: OutFile) -> dict[str, Any] | None:
+    """What the process that wrote a file has said of it: sha256, size, and of the file that it read, its sha256."""
+    path = job.home / "done" / f"{f.name}.json"
+    return read_json(path) if path.is_file() else None
 
 
-def write_file(job: Job, f: OutFile, progress: Progress | None = None) -> None:
-    """Write one file, unless it is there. Raises InputError where the disk is full or the input cannot be read."""
-    if recorded(job, f) and done(job, f) is not None:
+def write_file(images: Images, f: OutFile, progress: Progress | None = None) -> str:
+    """Write one file, unless it is there. Returns its sha256. Raises InputError where the disk is full or the input cannot
+    be read."""
+    job = images.job
+    if record_of(job, f) is not None and (found := done(job, f)) is not None:
         if progress is not None:
             progress(f.size)
-        return
+        return found
     part = job.home / "parts" / f"{f.name}.{process_tag()}"
-    images = Images(job)
     try:
-        found = write_safetensors(part, f.slots, f.metadata, images.tensor, progress)
+        found, read = images.write(f, part, progress)
         size = part.stat().st_size
         part.replace(job.result / f.name)
     finally:
         part.unlink(missing_ok=True)
-    files.write_json(job.home / "done" / f"{f.name}.json", {"sha256": found, "size": size})
+    files.write_json(job.home / "done" / f"{f.name}.json", {"sha256": found, "size": size, "input": read})
+    return found
 
 
 def size_of(f: OutFile) -> int:
@@ -57,32 +67,84 @@ def size_of(f: OutFile) -> int:
 
 
 class Images:
-    """The tensors of the result under the names of the files, each computed when it is asked for."""
+    """The tensors of the result under the names of the files. threads: how many share the work on one tensor."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, threads: int | None = None) -> None:
         self.job = job
-        self.moved: State = job.element.moved(job.before())
+        self.crew = ThreadPoolExecutor(
+            threads or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self.moved: State = job.element.moved(job.before(crew=self.crew))
         self.canonical = job.canonical()
         self.last: tuple[Group, dict[str, Tensor]] | None = None
+        self.lent, self.made = Buffers(IN_FLIGHT, TENSORS), Buffers(IN_FLIGHT, TENSORS)
+
+    def __enter__(self) -> Images:
+        keep_freed_memory()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threads = torch.get_num_threads()
+        self.crew.shutdown()
+        torch.set_num_threads(threads)  # parts of torch keep one number for all threads
 
     @cached_property
     def groups(self) -> dict[str, Group]:
         return {n: g for g in self.job.naming.groups for n in g.files}
 
-    def tensor(self, name: str) -> Tensor:
-        """A tensor of the result in its stored dtype; the bytes of the input where the element does not change it."""
+    def write(self, f: OutFile, path: Path, progress: Progress | None = None) -> tuple[str, str | None]:
+        """Write one file of the result: while a tensor is computed the next one is read, and the last one is written; both
+        are hashed. Returns the sha256 of the file, and of the input's file of the same name, where it was all read for it."""
+        shards = self.job.state.lazy.shards
+        plain = [s.name for s in f.slots if s.name in shards.entries and s.name not in self.groups]
+        whole = f.name in shards.files and {shards.entries[n].file for n in plain} <= {f.name}
+        lent, made = self.lent, self.made
+        if not whole:
+            return write_safetensors(path, f.slots, f.metadata, self.tensor, progress), None
+
+        def written(t: Tensor) -> None:
+            lent.give(t)
+            made.give(t)
+
+        with Ahead(shards.folder / f.name, shards.files[f.name], plain, lent) as ahead:
+            coming = iter(ahead)
+
+            def tensor(name: str) -> Tensor:
+                if name not in ahead.wanted:
+                    return self.tensor(name)
+                entry, stored = next(coming)
+                assert entry.name == name, "the order of a file that is kept is that of its bytes"
+                out = made.take(entry.size)
+                image = self.tensor(name, stored, out)
+                for pool, t in ((lent, stored), (made, out)):
+                    if t.data_ptr() != image.data_ptr():
+                        pool.give(t)
+                return image
+
+            found = write_safetensors(path, f.slots, f.metadata, tensor, progress, written)
+            return found, ahead.digest()
+
+    def tensor(self, name: str, stored: Tensor | None = None, into: Tensor | None = None) -> Tensor:
+        """A tensor of the result in its stored dtype; what stands in the input where the element does not change it. stored:
+        that, where it has been read; into: bytes for the result."""
         if name in self.groups:
             return self._group(self.groups[name])[name]
+        lazy = self.job.state.lazy
         source = self.job.data["added"].get(name, name)
         param = self.job.naming.plain.get(name)
-        shards = self.job.state.lazy.shards
-        made = None if param is None else self._image(param, DTYPES[shards.entries[source].dtype])
-        return shards[source] if made is None else made
+        if stored is not None:
+            lazy.near = {source: stored}
+        try:
+            made = None if param is None else self._image(param, DTYPES[lazy.shards.entries[source].dtype], into)
+            if made is not None:
+                return made
+            return lazy.shards[source] if stored is None else stored
+        finally:
+            lazy.near = {}
 
-    def _image(self, param: str, stored: object) -> Tensor | None:
+    def _image(self, param: str, stored: torch.dtype, into: Tensor | None = None) -> Tensor | None:
         name = self.canonical.get(param)
-        made = None if name is None else self.job.image(self.moved, name)
-        return None if made is None else made.to(stored)  # type: ignore[call-overload]
+        return None if name is None else self.job.image(self.moved, name, stored, into)
 
     def _group(self, group: Group) -> dict[str, Tensor]:
         if self.last is None or self.last[0] is not group:
@@ -96,12 +158,19 @@ class Images:
         return self.last[1]
 
 
-def require_whole(job: Job) -> dict[str, str]:
-    """file -> sha256, read again from the disk. Raises InputError where a file is missing or was changed."""
-    found = {f.name: done(job, f) for f in job.files}
+def require_whole(job: Job, known: Mapping[str, str]) -> dict[str, str]:
+    """file -> sha256: `known`, of those that this run has written or hashed, and the others read again from the disk. Raises
+    InputError where a file is missing or was changed."""
+    found = {f.name: known[f.name] if f.name in known and still(job, f) else done(job, f) for f in job.files}
     odd = [name for name, digest in found.items() if digest is None]
     if odd:
         raise InputError(
             f"{job.result / odd[0]}: is missing or was changed since it was written: run the same command again"
         )
     return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def still(job: Job, f: OutFile) -> bool:
+    """Whether the file is there, as long as it should be."""
+    path = job.result / f.name
+    return path.is_file() and path.stat().st_size == size_of(f)

@@ -6,18 +6,19 @@ move is stored in the shape of its group; composing joins the sequences, the inv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from regauge.solve.acts import Act, Multiply, Reorder, Times
 from regauge.solve.blocks import Block
 from regauge.solve.frames import Link
-from regauge.solve.matrices import Matrices, dual, inverse, multiply
+from regauge.solve.matrices import Matrices, dual, inverse
 from regauge.solve.plan import Plan
-from regauge.solve.state import SMALL, Image, Moved, Read, State, gather
+from regauge.solve.state import Image, Moved, State, gather
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Rotate:
         return Rotate({r: inverse(m) for r, m in self.matrices.items()})
 
     def on(self, before: State) -> Image:
-        turns = _Turns(before, self.matrices)
-        return lambda v: before.rewritten(v, turns.block)
+        return Image(before, _Turns(before, self.matrices).block)
 
 
 class _Turns:
@@ -42,18 +42,16 @@ class _Turns:
         self.duals: dict[int, Matrices] = {}
         self.gains: dict[int, Tensor] = {}
 
-    def block(self, block: Block, read: Read) -> Tensor | None:
+    def block(self, block: Block) -> tuple[Act, ...]:
         plan = self.state.plan
         frames = plan.frames
-        array = None
+        acts: list[Act] = []
         for k in range(len(block.leaves)):
             c = frames.cells.cell(block, k)
             root = frames.root[c]
-            if frames.monomial(root) or self._top(plan, root) not in self.matrices:
-                continue
-            array = read() if array is None else array
-            array = self._turn(array, c, root, frames.sign[c])
-        return array
+            if not frames.monomial(root) and self._top(plan, root) in self.matrices:
+                acts += self._turn(len(block.leaves), c, root, frames.sign[c])
+        return tuple(acts)
 
     def _top(self, plan: Plan, root: int) -> int:
         while root in plan.frames.derived:
@@ -66,22 +64,22 @@ class _Turns:
             self.duals[root] = self.matrices[root] if orthogonal else dual(self.matrices[root])
         return self.duals[root]
 
-    def _turn(self, array: Tensor, c: int, root: int, sign: int) -> Tensor:
+    def _turn(self, ndim: int, c: int, root: int, sign: int) -> list[Act]:
         """Multiply the leaf of cell c by its class's matrix: M, or D^p M D^-p along links."""
         plan, frames = self.state.plan, self.state.plan.frames
         places = plan.frame_places[plan.component(root)]
         leaf = frames.cells.owner[c][1]
         if root not in frames.derived:
             m = self._dual(root) if sign else self.matrices[root]
-            return multiply(array, m, leaf, [places[s][c] for s, _ in plan.sources[root].places])
+            return [Multiply(m, leaf, tuple(places[s][c] for s, _ in plan.sources[root].places))]
         d = frames.derived[root]
         relative = sign ^ frames.sign[d.cell]
         power = -d.power if relative else d.power
-        gain = self._gain(d.link, c, array.ndim, places)
-        other = frames.root[d.other]
-        array = array / gain if power > 0 else array * gain
-        array = self._turn(array, c, other, frames.sign[d.other] ^ relative)
-        return array * gain if power > 0 else array / gain
+        gain = self._gain(d.link, c, ndim, places).double()
+        there, back = Times((1 / gain,)), Times((gain,))
+        if power <= 0:
+            there, back = back, there
+        return [there, *self._turn(ndim, c, frames.root[d.other], frames.sign[d.other] ^ relative), back]
 
     def _gain(self, link: Link, c: int, ndim: int, places: dict[int, dict[int, int]]) -> Tensor:
         """The diagonal of a link, shaped to multiply the array of cell c."""
@@ -140,11 +138,7 @@ class Scale:
 
     def on(self, before: State) -> Image:
         factors = self.factors(before.plan)
-
-        def multiplied(block: Block, read: Read) -> Tensor | None:
-            return scaled(read(), factors[block.id]) if block.id in factors else None
-
-        return lambda v: before.rewritten(v, multiplied)
+        return Image(before, lambda block: (Times(factors[block.id]),) if block.id in factors else ())
 
     def _spread(self, plan: Plan, block_id: int, leaves: tuple[int, ...], f: Tensor) -> Tensor:
         """The function as a factor for the block's array, size 1 where it does not vary."""
@@ -172,17 +166,15 @@ class Permute:
         cells = plan.indices.cells
         rank = {root: i for i, root in enumerate(self.orders)}
 
-        def ordered(block: Block, read: Read) -> Tensor | None:
-            array = None
+        def ordered(block: Block) -> tuple[Act, ...]:
             held = [(plan.indices.root[cells.cell(block, k)], k) for k in range(len(block.leaves))]
+            acts = []
             for root, k in sorted((rk for rk in held if rk[0] in rank), key=lambda rk: rank[rk[0]]):
-                c = cells.cell(block, k)
-                array = read() if array is None else array
-                places = plan.index_places[root]
-                array = reorder(array, self.orders[root], k, [places[s][c] for s, _ in plan.shuffles[root].places])
-            return array
+                c, places = cells.cell(block, k), plan.index_places[root]
+                acts.append(Reorder(self.orders[root], k, tuple(places[s][c] for s, _ in plan.shuffles[root].places)))
+            return tuple(acts)
 
-        return lambda v: before.rewritten(v, ordered)
+        return Image(before, ordered)
 
 
 class Move(Protocol):
@@ -191,41 +183,6 @@ class Move(Protocol):
     def inverse(self) -> Move: ...
 
     def on(self, before: State) -> Image: ...
-
-
-def scaled(array: Tensor, factors: Sequence[Tensor]) -> Tensor:
-    """The array times all factors. Where every entry has a factor of its own, a product that misses 1 or -1 by rounding is
-    exactly that: a gain that is scaled away leaves no trace in lower precision."""
-    small = array.numel() <= SMALL
-    if small:  # the product of the factors is rounded once
-        whole = factors[0]
-        for f in factors[1:]:
-            whole = whole * f
-        out = array * whole.to(array)
-        if whole.numel() == array.numel():
-            out = torch.where((out.abs() - 1).abs() <= 8 * torch.finfo(out.dtype).eps, torch.sign(out), out)
-        return out
-    out = array * factors[0].to(array)
-    for f in factors[1:]:
-        out.mul_(f.to(array))
-    return out
-
-
-def reorder(array: Tensor, order: Tensor, axis: int, places: list[int]) -> Tensor:
-    """Entries of an axis in another order, one order for each index of the places; whole rows are copied at once."""
-    if not places:
-        return array.index_select(axis, order.to(array.device))
-    target = [*places, axis]
-    rest = [a for a in range(array.ndim) if a not in target]
-    before = [a for a in rest if a < min(target)]
-    moved = [*before, *target, *(a for a in rest if a not in before)]
-    n, count = order.shape[-1], order[..., 0].numel()
-    flat = (torch.arange(count).reshape(*order.shape[:-1], 1) * n + order.cpu()).reshape(-1).to(array.device)
-    shape = [array.shape[a] for a in moved]
-    lead = shape[: len(before)]
-    out = array.permute(moved).reshape(*lead, count * n, *shape[len(before) + len(target) :])
-    out = out.index_select(len(before), flat).reshape(shape)
-    return out.permute([moved.index(a) for a in range(array.ndim)])
 
 
 @dataclass(frozen=True)
@@ -244,10 +201,10 @@ class Element:
         out = dict(state_dict)
         for name in state.params:
             state.stored(name)
+            made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
             y = state.result(name)
             if y is None:
                 continue
-            made: dict[tuple[torch.dtype, torch.device], Tensor] = {}
             for alias in dict.fromkeys((name, *self.plan.aliases.get(name, ()))):
                 if alias in state_dict:
                     old = state_dict[alias]

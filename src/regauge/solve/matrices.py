@@ -6,6 +6,7 @@ Hadamard matrix of order 576 is 12 x 12 x 4 and costs 28 multiplications an entr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -20,10 +21,13 @@ class Kronecker:
     blocks: tuple[Tensor, ...]
 
     def act(self, x: Tensor) -> Tensor:
-        shape, after = x.shape, 1
+        if x.shape[-1] == 1 and x.shape[-2] < x.numel():  # products of few long columns, not of many short rows
+            turned = x.reshape(-1, x.shape[-2]).mT.contiguous()
+            return self.act(turned).mT.reshape(x.shape)
+        shape, after = x.shape, x.shape[-1]
         for block in reversed(self.blocks):
-            m, b = block.shape[-1], block.to(x)
-            x = x.reshape(-1, m) @ b.mT if after == 1 else b @ x.reshape(-1, m, after)
+            m = block.shape[-1]
+            x = block.to(x) @ x.reshape(-1, m, after)
             after *= m
         return x.reshape(shape)
 
@@ -41,7 +45,7 @@ class Diagonal:
     values: Tensor
 
     def act(self, x: Tensor) -> Tensor:
-        return x * self.values.to(x).unsqueeze(-2)
+        return x * self.values.to(x)[..., None, :, None]
 
     def inverse(self) -> Diagonal:
         return Diagonal(1.0 / self.values)
@@ -56,7 +60,10 @@ class Order:
     order: Tensor
 
     def act(self, x: Tensor) -> Tensor:
-        return torch.take_along_dim(x, self.order.to(x.device).unsqueeze(-2).expand(x.shape), -1)
+        order = self.order.to(x.device)
+        if order.ndim == 1:
+            return x.index_select(-2, order)
+        return torch.take_along_dim(x, order[..., None, :, None].expand(x.shape), -2)
 
     def inverse(self) -> Order:
         return Order(torch.argsort(self.order, -1))
@@ -81,7 +88,7 @@ class Product:
         return (*self.places, self.n, self.n)
 
     def act(self, x: Tensor) -> Tensor:
-        """x: (*places, rows, n), multiplied along its last axis."""
+        """x: (*places, rows, n, columns), multiplied along its axis of n entries."""
         for f in self.factors:
             x = f.act(x)
         return x
@@ -107,24 +114,25 @@ def dense(m: Matrices) -> Tensor:
     """(*places, n, n) in float64."""
     if not isinstance(m, Product):
         return m.double()
-    unit = torch.eye(m.n, dtype=torch.float64).expand(*m.places, m.n, m.n)
-    return m.act(unit).mT.contiguous()
+    unit = torch.eye(m.n, dtype=torch.float64).expand(*m.places, 1, m.n, m.n)
+    return m.act(unit).squeeze(-3).contiguous()
 
 
-def multiply(array: Tensor, matrices: Matrices, axis: int, places: list[int]) -> Tensor:
+def multiply(array: Tensor, matrices: Matrices, axis: int, places: Sequence[int]) -> Tensor:
     """matrices[place] @ array along an axis, one matrix for each index of the places."""
-    if not isinstance(matrices, Product) and (not places or [*places, axis] == list(range(len(places) + 1))):
-        # the array as it lies in memory: what stands before the axis, and behind it, are batches and columns
-        lead = array.shape[: len(places)] if places else (prod(array.shape[:axis]),)
-        columns = array.reshape(*lead, array.shape[axis], prod(array.shape[axis + 1 :]))
-        m = matrices.to(array)
-        if not places and columns.shape[-1] == 1:
-            return (columns.squeeze(-1) @ m.mT).reshape(array.shape)
-        return (m @ columns).reshape(array.shape)
     rest = [a for a in range(array.ndim) if a != axis and a not in places]
-    order = [*places, *rest, axis]
+    before, after = [a for a in rest if a < axis], [a for a in rest if a > axis]
+    order = [*places, *before, axis, *after]  # as it lies in memory, where no place stands behind another axis
     moved = array.permute(order)
     lead = moved.shape[: len(places)]
-    flat = moved.reshape(*lead, prod(array.shape[a] for a in rest), moved.shape[-1])
-    out = matrices.act(flat) if isinstance(matrices, Product) else flat @ matrices.to(array).mT
+    rows, columns = (prod(array.shape[a] for a in part) for part in (before, after))
+    x = moved.reshape(*lead, rows, array.shape[axis], columns)
+    if isinstance(matrices, Product):
+        out = matrices.act(x)
+    else:
+        m = matrices.to(array).contiguous()  # the bits of a product depend on how its operands lie
+        if columns == 1:
+            out = x.squeeze(-1) @ m.mT
+        else:
+            out = m @ x.squeeze(-3) if rows == 1 else m.unsqueeze(-3) @ x
     return out.reshape(moved.shape).permute([order.index(a) for a in range(array.ndim)])

@@ -1,13 +1,15 @@
 """A state dict on its way through an element: parameters under canonical names, wide, in their charts, made on demand.
 
-A stage stands for the state after a move. It computes a parameter when it is asked for it, from the stage before and from
-the few small tensors that the move needs; so one parameter can be transformed without the others in memory.
+A stage stands for the state after a move. When it is asked for a parameter it collects what every move so far does to it,
+and carries that out at once on the tensor that came in; a move needs only a few small tensors of the stage before. So one
+parameter can be transformed without the others in memory.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,18 +18,16 @@ from torch import Tensor
 
 from regauge.errors import InputError
 from regauge.graph.ir import Free, Param, Value, evaluate
+from regauge.solve.acts import SMALL, Act
 from regauge.solve.blocks import Block
+from regauge.solve.slabs import carry_out
 
 if TYPE_CHECKING:
     from regauge.solve.plan import Plan
 
-SMALL = 1 << 16  # entries: tensors up to this size are kept once they are computed (gains, biases)
-KEPT = 1 << 28  # bytes of larger tensors that are kept, the last ones used
+KEPT = 1 << 28  # bytes of tensors above SMALL that are kept, the last ones used
 
-Read = Callable[[], Tensor]
-Image = Callable[
-    [Value], Tensor | None
-]  # the parameter after a move, wide and in its chart; None where it does not change
+Program = dict[int, tuple[Block, tuple[Act, ...]]]  # what is done to each block of a parameter; id -> block and acts
 
 
 class Cache:
@@ -62,7 +62,8 @@ class Cache:
 
 
 class State:
-    """The state dict that comes in. `dtype`: what everything is computed in; `source` may load its tensors lazily."""
+    """The state dict that comes in. `dtype`: what everything is computed in; `source` may load its tensors lazily. `crew`:
+    threads that share the work on large tensors; the bits of the result do not depend on their number."""
 
     depth = 0
 
@@ -72,11 +73,13 @@ class State:
         source: Mapping[str, Tensor],
         dtype: torch.dtype = torch.float64,
         cache: Cache | None = None,
+        crew: Executor | None = None,
     ) -> None:
         self.plan = plan
         self.source = source
         self.dtype = dtype
         self.cache = cache or Cache()
+        self.crew = crew
         self.params: dict[str, Value] = {
             v.op.name: v for v in (*plan.parameters(), *plan.absorbed) if isinstance(v.op, Param)
         }
@@ -97,31 +100,54 @@ class State:
             raise InputError(f"{name} has the shape {tuple(found.shape)}, the gauge expects {self.params[name].shape}")
         return found
 
-    def changed(self, name: str) -> Tensor | None:
-        """The parameter, wide and in its chart, if some move changed it."""
-        return None
+    def program(self, name: str) -> Program:
+        """What the moves so far do to this parameter: nothing."""
+        return {}
 
     def tensor(self, name: str) -> Tensor:
         """The parameter under this canonical name, wide and in its chart."""
         held = self.cache.get((self.depth, name))
         if held is not None:
             return held
-        moved = self.changed(name)
-        if moved is not None:
-            return moved
+        program = self.program(name)
+        if program:
+            return self.carried(self.base.start(name), program, self.dtype)
         op = self.params[name].op
         assert isinstance(op, Param)
-        wide = self.stored(name).to(self.dtype)
+        wide = self.base.stored(name).to(self.dtype)
         wide = op.chart.forward(wide) if op.chart.steps else wide
         for update in op.updates:
             wide = wide + update.value(self.base.tensor)
         return wide
 
+    def start(self, name: str) -> Tensor:
+        """What programs are carried out on: the parameter in its chart, in the dtype that it came in where that can be."""
+        op = self.params[name].op
+        assert isinstance(op, Param)
+        return self.tensor(name) if op.chart.steps or op.updates else self.stored(name)
+
+    def carried(self, t: Tensor, program: Program, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
+        """A tensor after a program, computed wide and rounded once to `dtype`; written into `into` where it is given."""
+        out: Tensor | None = None
+        for block, acts in program.values():
+            where = positions(block)
+            if where is None:
+                made = carry_out(acts, t.reshape(block.sizes), self.dtype, dtype, into, self.crew)
+                return made.reshape(t.shape)
+            if out is None:
+                out = t.to(dtype, copy=True) if into is None else into.view(t.shape).copy_(t)
+            part = carry_out(acts, gather(t, block), self.dtype, dtype, crew=self.crew)
+            scatter(out, where, part.reshape([len(w) for w in where]))
+        assert out is not None
+        return out
+
     def kept(self, name: str) -> Tensor:
         """As `tensor`, and remembered: for what several parameters depend on."""
-        t = self.tensor(name)
-        self.cache.put((self.depth, name), t)
-        return t
+        held = self.cache.get((self.depth, name))
+        if held is None:
+            held = self.tensor(name).clone()  # what came in may lie in memory that is used again
+            self.cache.put((self.depth, name), held)
+        return held
 
     def read(self, block: Block) -> Tensor:
         """The block as an array with one axis a leaf."""
@@ -145,41 +171,53 @@ class State:
 
         return go(v)
 
-    def rewritten(self, v: Value, turn: Callable[[Block, Read], Tensor | None]) -> Tensor | None:
-        """The parameter with the blocks that `turn` gives in place of the old ones; None if it gives none. `turn` is
-        given the block and what reads it."""
-        name = v.op.name  # type: ignore[union-attr]
-        old: Tensor | None = None  # one evaluation for all blocks: the way back through the stages may be long
-        out: Tensor | None = None
-
-        def whole() -> Tensor:
-            nonlocal old
-            old = self.tensor(name) if old is None else old
-            return old
-
-        for block in self.plan.blocks.of.get(v.id, ()):  # none: no part of the graph
-            array = turn(block, lambda b=block: gather(whole(), b))  # type: ignore[misc]
-            if array is None:
-                continue
-            where = positions(block)
-            if where is None:
-                return array.reshape(v.shape)
-            out = whole().clone() if out is None else out
-            scatter(out, where, array.reshape([len(w) for w in where]))
-        return out
-
-    def result(self, name: str) -> Tensor | None:
-        """The parameter in wide dtype, out of its chart; None if no move changed it."""
+    def result(self, name: str, dtype: torch.dtype | None = None, into: Tensor | None = None) -> Tensor | None:
+        """The parameter out of its chart, rounded once to `dtype` (wide by default); None if no move changed it. Written into
+        `into` where that is given: contiguous, of this dtype."""
+        dtype = dtype or self.dtype
         op = self.params[name].op
         assert isinstance(op, Param)
-        y = self.changed(name)
-        if any(self.changed(f.name) is not None for update in op.updates for f in update.factors):
-            y = self.tensor(name)
-        if y is None:
+        program = self.program(name)
+        if not op.updates and not op.chart.steps:
+            return self.carried(self.base.start(name), program, dtype, into) if program else None
+        if not program and not any(self.program(f.name) for update in op.updates for f in update.factors):
             return None
+        y = self.tensor(name)
         for update in op.updates:
             y = y - update.value(self.tensor)
-        return op.chart.inverse(y) if op.chart.steps else y
+        y = op.chart.inverse(y) if op.chart.steps else y
+        return y.to(dtype) if into is None else into.view(y.shape).copy_(y)
+
+
+class Image:
+    """What a move does to the parameters of the state before it. acts: those on a block of the graph, made anew each time;
+    beside: those on whole parameters that are in no graph, by name."""
+
+    def __init__(
+        self,
+        before: State,
+        acts: Callable[[Block], tuple[Act, ...]] = lambda _: (),
+        beside: Mapping[str, tuple[Act, ...]] | None = None,
+    ) -> None:
+        self.before, self.acts, self.beside = before, acts, beside or {}
+
+    def program(self, v: Value) -> Program:
+        assert isinstance(v.op, Param)
+        if v.op.name in self.beside:
+            whole = Block(-1, v, (None,) * len(v.shape), tuple((a, n, 1) for a, n in enumerate(v.shape)))
+            return {whole.id: (whole, self.beside[v.op.name])}
+        made = {b.id: (b, self.acts(b)) for b in self.before.plan.blocks.of.get(v.id, ())}  # none: no part of the graph
+        return {i: held for i, held in made.items() if held[1]}
+
+    def __call__(self, v: Value) -> Tensor | None:
+        """The parameter after the move, wide and in its chart; None where it does not change."""
+        assert isinstance(v.op, Param)
+        program = self.program(v)
+        if not program:
+            return None
+        before = self.before
+        start = before.start(v.op.name) if before.base is before else before.tensor(v.op.name)
+        return before.carried(start, program, before.dtype)
 
 
 class Moved(State):
@@ -188,16 +226,18 @@ class Moved(State):
     def __init__(self, before: State, on: Callable[[State], Image]) -> None:
         self.before = before
         self.on = on
-        self.image: Image | None = None
+        self.done: Image | None = None
         self.depth = before.depth + 1
         self.plan, self.source, self.dtype, self.cache = before.plan, before.source, before.dtype, before.cache
-        self.params, self.names, self.base = before.params, before.names, before.base
+        self.params, self.names, self.base, self.crew = before.params, before.names, before.base, before.crew
 
-    def changed(self, name: str) -> Tensor | None:
-        if self.image is None:
-            self.image = self.on(self.before)
-        moved = self.image(self.params[name])
-        return self.before.changed(name) if moved is None else moved
+    def program(self, name: str) -> Program:
+        if self.done is None:
+            self.done = self.on(self.before)
+        so_far = dict(self.before.program(name))
+        for i, (block, acts) in self.done.program(self.params[name]).items():
+            so_far[i] = (block, (*(so_far[i][1] if i in so_far else ()), *acts))
+        return so_far
 
 
 def positions(block: Block) -> list[np.ndarray] | None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from regauge.errors import CheckError
-from regauge.graph.ir import Add, Along, Einsum, Mix, Value, evaluate
+from regauge.graph.ir import Add, Along, Einsum, Mix, evaluate
+from regauge.solve.acts import SMALL, Act, Plus
 from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
 from regauge.solve.sources import SCALAR, Demand, Shifts, Source
-from regauge.solve.state import SMALL, Image, Read, State, gather, positions
+from regauge.solve.state import Image, State, gather, positions
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,11 @@ class Shift:
     def on(self, before: State) -> Image:
         steps = _Replay(before, before.plan.levels if self.level else before.plan.shifts, self.free).run()
 
-        def shifted(block: Block, read: Read) -> Tensor | None:
-            if block.id not in steps:
-                return None
-            old = new = read()
-            for step in steps[block.id]:
-                new = new + step().to(new)
-            if old.numel() <= SMALL:  # what cancels up to rounding is gone, and leaves no trace in lower precision
-                new = torch.where(new.abs() <= 8 * torch.finfo(new.dtype).eps * old.abs(), 0.0, new)
-            return new
+        def shifted(block: Block) -> tuple[Act, ...]:
+            # what cancels up to rounding is gone, and leaves no trace in lower precision
+            return (Plus(tuple(steps[block.id]), cancels=True),) if block.id in steps else ()
 
-        return lambda v: before.rewritten(v, shifted)
+        return Image(before, shifted)
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,10 @@ class Hide:
         return Hide({b: tuple(-t for t in ts) for b, ts in self.parts.items()})
 
     def on(self, before: State) -> Image:
-        def hidden(block: Block, read: Read) -> Tensor | None:
-            if block.id not in self.parts:
-                return None
-            old = read()
-            for a in self.parts[block.id]:
-                old = old + a.to(old)
-            return old
+        def hidden(block: Block) -> tuple[Act, ...]:
+            return tuple(Plus((partial(_same, a),)) for a in self.parts.get(block.id, ()))
 
-        return lambda v: before.rewritten(v, hidden)
+        return Image(before, hidden)
 
 
 @dataclass(frozen=True)
@@ -75,14 +65,11 @@ class Wander:
         return Wander({n: -t for n, t in self.parts.items()})
 
     def on(self, before: State) -> Image:
-        def moved(v: Value) -> Tensor | None:
-            name = v.op.name  # type: ignore[union-attr]
-            if name not in self.parts:
-                return None
-            old = before.tensor(name)
-            return old + self.parts[name].to(old)
+        return Image(before, beside={n: (Plus((partial(_same, a),)),) for n, a in self.parts.items()})
 
-        return moved
+
+def _same(t: Tensor) -> Tensor:
+    return t
 
 
 class _Replay:
