@@ -35,8 +35,8 @@ def in_processes(job: Job, wanted: list[int], progress: Progress, workers: int) 
     todo = sorted(wanted, key=lambda i: -job.files[i].size)
     made: dict[str, str] = {}
     threads = max(1, torch.get_num_threads() // workers)
-    # a forked process has the job in memory, and needs neither to import torch nor to read the gauge; nothing in this one
-    # runs in other threads, and the child keeps to one thread where those of torch would be missing
+    # a forked process has the job in memory, and needs neither to import torch nor to read the gauge; of torch's own threads
+    # it has none, so it keeps torch to one and starts its own
     fork = sys.platform == "linux"
     context = multiprocessing.get_context("fork" if fork else "spawn")
     opened: Any = job if fork else (str(job.home), job.data["identity"])

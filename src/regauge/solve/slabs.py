@@ -38,14 +38,13 @@ def carry_out(
     (contiguous, as many entries). Only orders and signs: the same bits, in whatever dtype they are.
 
     Differs from the acts one after another by rounding only, and for up to `SMALL` entries not at all."""
-    if array.numel() <= SMALL or not array.ndim:
+    small = array.numel() <= SMALL or not array.ndim
+    form = None if small else normal_form(acts, tuple(array.shape))
+    if form is None:
         x = array.to(wide)
         for a in acts:
             x = a.on(x)
-        return _put(x, into, dtype)
-    form = normal_form(acts, tuple(array.shape))
-    if form is None:
-        return _put(_by_and_by(acts, array.to(wide)), into, dtype)
+        return x.to(dtype) if into is None else into.view(x.shape).copy_(x)
     if array.dtype in (torch.float32, torch.float64) and form.exact:
         wide = array.dtype
     stages = list(form.stages())
@@ -54,16 +53,6 @@ def carry_out(
         x = stage.run(x, x.new_empty(form.sizes, dtype=wide), wide, crew)
     out = x.new_empty(form.sizes, dtype=dtype) if into is None else into.view(form.sizes)
     return stages[-1].run(x, out, wide, crew).view(array.shape)
-
-
-def _put(x: Tensor, into: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return x.to(dtype) if into is None else into.view(x.shape).copy_(x)
-
-
-def _by_and_by(acts: Sequence[Act], x: Tensor) -> Tensor:
-    for a in acts:
-        x = a.on(x)
-    return x
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,12 +112,14 @@ class State:
         program = self.program(name)
         if program:
             return self.carried(self.base.start(name), program, self.dtype)
+        if self.base is not self:
+            return self.base.tensor(name)
         op = self.params[name].op
         assert isinstance(op, Param)
-        wide = self.base.stored(name).to(self.dtype)
+        wide = self.stored(name).to(self.dtype)
         wide = op.chart.forward(wide) if op.chart.steps else wide
         for update in op.updates:
-            wide = wide + update.value(self.base.tensor)
+            wide = wide + update.value(self.tensor)
         return wide
 
     def start(self, name: str) -> Tensor:
