@@ -1,6 +1,6 @@
 """Scores of `align` and `sketch` on pairs that their thresholds were not chosen on.
 
-    python -m tests.align [--seeds N] [FAMILY ...]
+    python -m tests.align [--seeds N] [--first SEED] [FAMILY ...]
 
 For each pair the verdict and the numbers that it was made from; then, for each threshold, the nearest scores on both sides.
 """
@@ -23,12 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("families", nargs="*", default=FAMILIES)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=1)
     options = parser.parse_args()
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
     wrong = []
     for name in options.families:
         gauge = gauge_of(name)
-        for seed in range(1, options.seeds + 1):
+        for seed in range(options.first, options.first + options.seeds):
             for p in pairs(name, gauge, seed):
                 found = align(gauge, p.a, p.b)
                 total = found.residual / max(found.floor, 1e-300)

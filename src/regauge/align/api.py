@@ -84,9 +84,9 @@ def align(
     if all(_equal(first.stored(n), second.stored(n)) for n in first.params):
         return _alignment(gauge, IDENTICAL, same, compare(plan, same, state_a, state_b), None, (), state_a, state_b)
     noise = max(_relative(state, n) for state in (first, second) for n in first.params)
-    element, found = element_between(plan, state_a, state_b, noise, say)
+    element, shaken, found = element_between(plan, state_a, state_b, noise, say)
     say("residual")
-    rows = compare(plan, element, state_a, state_b)
+    rows = compare(plan, element, state_a, state_b, shaken)
     undetermined = tuple(f"{kind} {root}" for kind, root in found.undetermined)
     plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
     if plain is not None and all(r.residual == 0 for r in plain_rows):
@@ -98,7 +98,7 @@ def align(
         return _alignment(gauge, DERIVED, kept, shown, None, undetermined, state_a, state_b)
     say("chance")
     shuffled = Shuffled(state_b)
-    other, _ = element_between(plan, state_a, shuffled, noise, lambda stage: None)
+    other, _, _ = element_between(plan, state_a, shuffled, noise, lambda stage: None)
     chance = similarity(compare(plan, other, state_a, shuffled))
     related = 1 - similarity(rows) < HALF * (1 - chance)
     return _alignment(gauge, DERIVED if related else UNRELATED, element, rows, chance, undetermined, state_a, state_b)

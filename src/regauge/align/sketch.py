@@ -28,7 +28,7 @@ BINS, WIDTH = 32, 128  # depths of the sketch, numbers at each
 SAMPLES = 4  # inputs that are compared with one another
 ROWS = 64  # of a Gram matrix, at most
 FEW = 4  # numbers that say too little: two of them agree by chance
-NEAR, RELATED = 0.99, 0.35  # similarity from which models are one function or nearly, or have to do with each other
+NEAR, RELATED = 0.99, 0.5  # similarity from which models are one function or nearly, or have to do with each other
 
 
 @dataclass(frozen=True)
