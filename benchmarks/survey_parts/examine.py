@@ -50,7 +50,7 @@ def examine(kind: str, name: str, stages: frozenset[str], known: dict[str, Any] 
             for key in ("error", "stage", "where"):
                 record.pop(key, None)
             with _recording(record, "tight"), _patches(patched):
-                record |= tighten(kind, name, record)
+                tighten(kind, name, record, patched)
             if "error" not in record:
                 break
     return record
@@ -66,7 +66,7 @@ def _trace_and_infer(record: dict[str, Any], subject: Subject, stages: frozenset
         for key in ("error", "stage", "where"):
             record.pop(key, None)
         with _recording(record, "infer"), _clock(patched) as traced, _patches(patched):
-            record |= infer(subject, traced)
+            record |= infer(subject, traced)[1]
         if "error" not in record or (traced and not sizes_depend_on_data(traced[-1].program)):
             break
         record["stage"] = "trace"
@@ -95,18 +95,18 @@ def builder(kind: str) -> Callable[..., Subject]:
     return build_plain
 
 
-def infer(subject: Subject, traced: list[Traced]) -> dict[str, Any]:
-    """Compile and test: the dimension, what it is made of, what breaks the largest break, and the soundness."""
+def infer(subject: Subject, traced: list[Traced]) -> tuple[Any, dict[str, Any]]:
+    """Compile and test: the gauge, with its dimension, what it is made of, what breaks the rest, and the soundness."""
     import regauge
 
     from .prove import unsoundness
 
-    start = time.perf_counter()
+    start = time.process_time()
     gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
-    seconds = time.perf_counter() - start - traced[-1].seconds
+    seconds = time.process_time() - start - traced[-1].seconds
     error = unsoundness(subject, gauge)
     obstructions = [{"text": o.text, "source": o.source, "cost": o.cost} for o in gauge.obstructions[:5]]
-    return {
+    return gauge, {
         "dim": gauge.dim,
         "bonds": len(gauge.bonds),
         "frozen": list(gauge.frozen),
@@ -118,39 +118,37 @@ def infer(subject: Subject, traced: list[Traced]) -> dict[str, Any]:
     }
 
 
-def tighten(kind: str, name: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Dimension against nullity on a copy small enough to factorise its Jacobian.
+def tighten(kind: str, name: str, record: dict[str, Any], patched: bool) -> None:
+    """Dimension against nullity on a copy small enough to factorise its Jacobian; without the other stages, the record
+    is that copy's.
 
     Where they differ, a copy with more tokens has the last word: what reads tokens alone sees as many inputs as there are
     tokens, and few inputs leave many directions without effect. A nullity is a fact about the model, which no version of
     the compiler changes: those in the record's ``copies`` stand for copies with the same values.
     """
-    import regauge
-
-    from .prove import unsoundness
-
-    found: dict[str, Any] = {"tight": None, "copies": []}
+    copies, known = [], record.get("copies", ())
     for subject in small_copies(kind, name):
-        copy = measured(subject, record.get("copies", ()))
-        found["copies"].append(copy)
+        copy = measured(subject, known)
+        copies.append(copy)
+        with _clock(patched) as traced:
+            gauge, facts = infer(subject, traced)
+        if "dim" not in record:
+            record |= {"parameters": size(subject)} | facts | described(traced[-1])
+        record["unsoundness"] = max(record["unsoundness"], facts["unsoundness"])
+        record |= {"copies": copies, "sound": record["unsoundness"] < UNSOUND, "tight": record.get("tight")}
         if "nullity" not in copy:
-            found.setdefault("why_not", f"the small copy reads {copy['small']} parameters")
+            record.setdefault("why_not", f"the small copy reads {copy['small']} parameters")
             continue
-        gauge = regauge.infer(subject.model, subject.args, subject.kwargs)
-        error = max(record.get("unsoundness", 0.0), unsoundness(subject, gauge, elements=2))
         null = copy["nullity"] + sum(n for k, n in copy["unread"].items() if k in gauge.parameters)
-        found |= {
-            "unsoundness": error,
-            "sound": error < UNSOUND,
+        record |= {
             "small": copy["small"],
             "tight": gauge.dim == null,
             "small_dim": gauge.dim,
             "nullity": null,
             "gap": null - gauge.dim,
         }
-        if found["tight"] or not found["sound"]:
+        if record["tight"] or not record["sound"]:
             break
-    return found
 
 
 def measured(subject: Subject, known: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -213,9 +211,9 @@ def _clock(patched: bool) -> Iterator[list[Traced]]:
     def timed(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal seconds
-            start = time.perf_counter()
+            start = time.process_time()
             program = original(*args, **kwargs)
-            seconds += time.perf_counter() - start
+            seconds += time.process_time() - start
             if original is decompose:
                 made.append(Traced(program, seconds, patched))
                 seconds = 0.0

@@ -43,7 +43,7 @@ generic weights, traced, compiled and proved from both sides: *sound* is the lar
 sampled elements of the whole group, in float64 with upcasts lifted; *gap* is the nullity of the Jacobian minus the
 dimension of the group on a copy small enough to factorise (0: tight; empty: not measured, or no copy is small enough).
 Types that cannot be built without another package, or without inputs that only a processor can make, are listed as not
-built. A record with the mark ° was made by an older version of the compiler.
+built. A record with the mark ° was made by an older version of the compiler. Seconds are of one processor.
 """
 
 

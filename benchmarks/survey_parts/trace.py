@@ -26,7 +26,7 @@ class Traced:
 
 def trace(subject: Subject) -> Traced:
     """`torch.export`, without decompositions; the library's export patches only where it fails without them."""
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         program, patched = export(subject), False
     except Exception as plain:
@@ -35,7 +35,7 @@ def trace(subject: Subject) -> Traced:
                 program, patched = export(subject), True
             except Exception as again:
                 raise again from plain
-    return Traced(program, time.perf_counter() - start, patched)
+    return Traced(program, time.process_time() - start, patched)
 
 
 def export(subject: Subject) -> ExportedProgram:
