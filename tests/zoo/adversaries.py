@@ -515,3 +515,36 @@ def two_heads() -> Call:
             return self.c(h), self.c(h.roll(1, 0))
 
     return dense(Two(), 5)
+
+
+class Kronecker(nn.Module):
+    """A weight that is a Kronecker product: one scale between its factors, whatever the sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x @ torch.kron(self.a, self.b))
+
+
+add("kronecker-weight", 1, lambda: dense(Kronecker(), 4))
+
+
+class CosineToCentres(nn.Module):
+    """Angles between data and centres; the clamp of a length near zero is no scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = nn.Linear(6, 5, bias=False), nn.Parameter(torch.zeros(4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.cosine_similarity(self.a(x)[:, None], self.c[None], dim=-1)
+
+
+add(
+    "cosine-to-centres",
+    5 * 4 // 2 + 1 + 4,
+    lambda: dense(CosineToCentres(), 6),
+    why="O(5), and the lengths of both sides",
+)

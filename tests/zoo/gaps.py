@@ -25,6 +25,8 @@ GAPS: dict[str, int] = {
     "outer-square": 21,
     # a mean along an axis that is cut into single entries
     "centred-strided": 6,
+    # lengths, where a clamp far below them is no scale
+    "cosine-to-centres": 5,
     # translations
     "final-layernorm-bare-reader": 6,
 }

@@ -254,6 +254,12 @@ def full_like(b: Builder, x: Value, value: float, **_: Any) -> Value:
     return b.expand(b.constant(float(value)), x.shape)
 
 
+@rule("aten.fill.Scalar", samples=lambda t: [(t(3, 5), 0.5)])
+@rule("aten.fill.Tensor", samples=lambda t: [(t(3, 5), t(1)[0])])
+def fill(b: Builder, x: Value, value: float | Value) -> Value:
+    return b.expand(value if isinstance(value, Value) else b.constant(float(value)), x.shape)
+
+
 @rule("aten.new_full.default", samples=lambda t: [(t(3, 5), [2, 4], 0.5)])
 def new_full(b: Builder, x: Value, shape: Sequence[int], value: float, **_: Any) -> Value:
     return b.expand(b.constant(float(value)), shape)

@@ -34,7 +34,7 @@ def linear(b: Builder, x: Value, weight: Value, bias: Value | None = None) -> Va
 @rule("aten.bmm.default", samples=lambda t: [(t(2, 3, 4), t(2, 4, 2))])
 @rule("aten.mm.default", samples=lambda t: [(t(3, 5), t(5, 4))])
 @rule("aten.mv.default", samples=lambda t: [(t(3, 5), t(5))])
-@rule("aten.dot.default", samples=lambda t: [(t(5), t(5))])
+@rule("aten.dot.default", "aten.vdot.default", samples=lambda t: [(t(5), t(5))])
 def matmul(b: Builder, x: Value, y: Value) -> Value:
     if x.ndim == 1:
         return b.squeeze(matmul(b, b.unsqueeze(x, 0), y), [-2 if y.ndim > 1 else -1])
@@ -69,6 +69,23 @@ def addmm(b: Builder, bias: Value, x: Value, y: Value, beta: float = 1.0, alpha:
 @rule("aten.outer.default", samples=lambda t: [(t(3), t(4))])
 def outer(b: Builder, x: Value, y: Value) -> Value:
     return b.einsum([[0], [1]], [0, 1], x, y)
+
+
+@rule("aten.kron.default", samples=lambda t: [(t(2, 3), t(2, 2)), (t(2), t(3))])
+def kron(b: Builder, x: Value, y: Value) -> Value:
+    if x.ndim != y.ndim:
+        raise NotImplementedError("a Kronecker product of tensors with different numbers of axes")
+    ins = [[2 * a for a in range(x.ndim)], [2 * a + 1 for a in range(x.ndim)]]
+    return b.reshape(b.einsum(ins, range(2 * x.ndim), x, y), [m * n for m, n in zip(x.shape, y.shape, strict=True)])
+
+
+@rule("aten.cosine_similarity.default", samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 1, 5), t(1, 2, 5), -1)])
+def cosine_similarity(b: Builder, x: Value, y: Value, axis: int = 1, eps: float = 1e-8) -> Value:
+    def inverse_norm(v: Value) -> Value:
+        square = b.sum(b.mul(v, v), [axis])
+        return b.pointwise("inverse norm", lambda s: s.clamp_min(eps * eps).rsqrt(), square, parity="")
+
+    return b.mul(b.sum(b.mul(x, y), [axis]), inverse_norm(x), inverse_norm(y))
 
 
 @rule("aten.bilinear.default", samples=lambda t: [(t(2, 3), t(2, 2), t(2, 3, 2), t(2))])
