@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -68,12 +68,35 @@ def build_causal(name: str, *, seed: int = 0, attention: str | None = None, **si
     with repaired():
         model = make_model(cls, config, attention)
     randomise(model, torch.Generator().manual_seed(seed))
-    return Subject(name, Observed(model).eval(), (), causal_inputs(name, config, seed), vocabulary(config))
+    inputs = causal_inputs(name, config, seed)
+    subject = Subject(name, Observed(model).eval(), (), inputs, vocabulary(config))
+    return replace(subject, vocabulary=rows_read(subject))
 
 
 def vocabulary(config: Any) -> int:
     sizes = [vars(n)["vocab_size"] for n in config_nodes(config) if type(vars(n).get("vocab_size")) is int]
     return min(sizes, default=0)
+
+
+def rows_read(subject: Subject) -> int:
+    """How many tokens inputs may hold: all rows of the table that they read, where it has more than the configuration
+    says (for padding, or for images)."""
+    tables = {m.num_embeddings for m in subject.model.modules() if isinstance(m, nn.Embedding)}
+    for rows in sorted((n for n in tables if n > subject.vocabulary > 0), reverse=True):
+        if "input_ids" in subject.kwargs and _reads(subject.model, subject.kwargs, rows - 1):
+            return rows
+    return subject.vocabulary
+
+
+def _reads(model: nn.Module, inputs: dict[str, Any], token: int) -> bool:
+    tokens = inputs["input_ids"].clone()
+    tokens[:, 0] = token
+    try:
+        with torch.no_grad():
+            model(**inputs | {"input_ids": tokens})
+    except (ValueError, IndexError, RuntimeError):
+        return False
+    return True
 
 
 def tiny_config(name: str, cls: type, **sizes: int) -> Any:

@@ -18,7 +18,10 @@ ROUTER_AFTER_CHOICE = (
     "a softmax over the chosen logits alone does not see one shift of all rows of the router; the shift is not followed "
     "through the choice"
 )
-NORMED_VALUES = "rotations of the normed value head of the full-attention layers, and gains of their queries and keys"
+ABSORBED_BY_A_TABLE = (
+    "a table of the tokens takes up any function of the token that is added to it (a projection of another embedding): only "
+    "products of matrices are taken up so far"
+)
 
 REASONS: dict[str, str] = {
     "camembert": PADDED_POSITIONS,
@@ -29,8 +32,8 @@ REASONS: dict[str, str] = {
     "xlm-roberta-xl": PADDED_POSITIONS,
     "granitemoe": ROUTER_AFTER_CHOICE,
     "granitemoeshared": ROUTER_AFTER_CHOICE,
-    "gemma4_unified": NORMED_VALUES,
-    "gemma4_unified_text": NORMED_VALUES,
+    "gemma4": ABSORBED_BY_A_TABLE,
+    "gemma4_text": ABSORBED_BY_A_TABLE,
     "electra": NARROW_EMBEDDING,
     "GroupNorm": (
         "the relation that a norm of groups leaves is one for each group: a map that reads all groups together takes up "
@@ -38,7 +41,7 @@ REASONS: dict[str, str] = {
     ),
     "bitnet": REPEATED_HEADS_NORMED,
     "diffllama": (
-        "learned scalars q . k of two vectors: the group counts GL(n) where the pair has an orbit of 2 n - 1; two value "
-        "heads that are joined before a norm: O(2 n) found as O(n) x O(n)"
+        "two value heads that are joined before a norm: O(2 n) found as O(n) x O(n); two learned scalars of which only the "
+        "difference of exponentials is read"
     ),
 }

@@ -57,3 +57,8 @@ def test_every_plain_module_runs():
         subject = build_plain(name)
         with torch.no_grad():
             assert torch.isfinite(subject.model(*subject.args)).all(), name
+
+
+def test_tokens_come_from_the_whole_table():
+    subject = build_causal("moshi", width=8, vocabulary=19, layers=1)
+    assert subject.vocabulary == 20  # one row for padding, which the model reads like any other

@@ -24,6 +24,7 @@ from .fields import (
     HEAD_FIELD,
     KV_FIELD,
     LAYER_FIELD,
+    LAYER_NUMBERS,
     PERIOD_FIELD,
     ROTARY_FACTORS,
     SHARED_FIELD,
@@ -100,7 +101,8 @@ def shrink_node(node: Any, scale: Scale) -> None:
 
 
 def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> None:
-    """Fewer layers, of every kind: lists with one entry for each layer keep a position for each value they hold."""
+    """Fewer layers, of every kind: lists with one entry for each layer keep a position for each value they hold, lists of
+    layer numbers keep one inside and one outside."""
     counts = {k: v for k, v in old.items() if LAYER_FIELD.match(k) and isinstance(v, int) and not isinstance(v, bool)}
     if not counts:
         return
@@ -114,16 +116,25 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
         and list(v) != list(range(depth))
         and not STAGE_FIELD.search(k)
     }
+    numbers = {
+        k: v
+        for k, v in old.items()
+        if LAYER_NUMBERS.search(k) and k not in lists and isinstance(v, (list, tuple)) and v and _integers(v)
+    }
     spec = old.get("_heterogeneity_spec")
     overrides = getattr(spec, "per_layer_overrides", {})
     shared = next((v for k, v in old.items() if SHARED_FIELD.match(k) and isinstance(v, int)), 0)
-    parts = [(i >= depth - shared, *(str(v[i]) for v in lists.values())) for i in range(depth)]
+    inside = [v for k, v in numbers.items() if set(v) < set(range(depth)) and not STAGE_FIELD.search(k)]
+    parts = [
+        (i >= depth - shared, *(str(v[i]) for v in lists.values()), *(str(i in v) for v in inside))
+        for i in range(depth)
+    ]
     keys = (
         [
             tuple((part[0], value) for value in part[1:]) + (str(sorted(overrides.get(i, {}).items(), key=str)),)
             for i, part in enumerate(parts)
         ]
-        if lists or overrides
+        if lists or inside or overrides
         else []
     )
     kept = cover(keys, scale.layers) if keys else list(range(min(depth, scale.layers)))
@@ -134,13 +145,15 @@ def shrink_layers(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
     for name in old:
         if SHARED_FIELD.match(name) and isinstance(old[name], int):
             new[name] = sum(i >= depth - shared for i in kept)
-    for name, value in old.items():
-        if re.search(r"(layers|idxs|indexes|indices|layer_ids|_only_layers|layer_idx)$", name) and name not in new:
-            if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
-                inside = [kept.index(v) for v in value if v in kept]
-                new[name] = type(value)(inside or ([len(kept) - 1] if -depth <= max(value) else []))
+    for name, value in numbers.items():
+        if name not in new:
+            new[name] = type(value)([kept.index(v) for v in value if v in kept] or [len(kept) - 1])
     if spec is not None:
         spec.per_layer_overrides = {n: dict(overrides[i]) for n, i in enumerate(kept) if i in overrides}
+
+
+def _integers(values: Iterable[Any]) -> bool:
+    return all(isinstance(v, int) for v in values)
 
 
 def shrink_overrides(old: dict[str, Any], new: dict[str, Any]) -> None:
