@@ -214,10 +214,18 @@ class QKNorm(nn.Module):
     """Attention with norms on queries and keys, rotary positions and grouped queries."""
 
     def __init__(
-        self, rotary: bool = True, eps: float = 1e-5, d: int = 7, heads: int = 4, groups: int = 2, dh: int = 4
+        self,
+        rotary: bool = True,
+        eps: float = 1e-5,
+        d: int = 7,
+        heads: int = 4,
+        groups: int = 2,
+        dh: int = 4,
+        turning: int | None = None,
     ):
         super().__init__()
         self.heads, self.groups, self.dh, self.rotary = heads, groups, dh, rotary
+        self.turning = dh // 2 if turning is None else turning
         self.q, self.k = nn.Linear(d, heads * dh, bias=False), nn.Linear(d, groups * dh, bias=False)
         self.v, self.o = nn.Linear(d, groups * dh, bias=False), nn.Linear(heads * dh, d, bias=False)
         self.q_norm, self.k_norm = RMSNorm(dh, eps), RMSNorm(dh, eps)
@@ -228,7 +236,9 @@ class QKNorm(nn.Module):
         k = self.k_norm(self.k(x).view(b, t, self.groups, self.dh)).transpose(1, 2)
         v = self.v(x).view(b, t, self.groups, self.dh).transpose(1, 2)
         if self.rotary:
-            angle = torch.outer(torch.arange(t), 0.3 ** torch.arange(self.dh // 2)).repeat(1, 2).to(x.dtype)
+            planes = torch.arange(self.dh // 2)
+            speed = 0.3**planes * (planes < self.turning)
+            angle = torch.outer(torch.arange(t), speed).repeat(1, 2).to(x.dtype)
             q, k = (z * angle.cos() + half_turned(z) * angle.sin() for z in (q, k))
         k, v = (z.repeat_interleave(self.heads // self.groups, 1) for z in (k, v))
         y = F.scaled_dot_product_attention(q, k, v)
@@ -243,6 +253,12 @@ def half_turned(z: Tensor) -> Tensor:
 # dh / 2 for the planes' gains, shared by all heads; VO as ever; at eps = 0 one scale for each query and key head
 add("qknorm-rotary-gqa", 2 + 2 * 16, lambda: Call(QKNorm(), (floats(3, 11, 7),)))
 add("qknorm-rotary-gqa-eps0", 2 + 2 * 16 + 4 + 2, lambda: Call(QKNorm(eps=0.0), (floats(3, 11, 7),)))
+add(
+    "qknorm-still-planes",
+    1 + 2 + 2 * 16,
+    lambda: Call(QKNorm(turning=1), (floats(3, 11, 7),)),
+    why="a plane that turns by nothing lies beside one that turns: two coordinates, each with a scale of its gains",
+)
 add("qknorm-gqa", 4 + 2 * 16, lambda: Call(QKNorm(rotary=False), (floats(3, 11, 7),)))
 
 

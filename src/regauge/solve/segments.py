@@ -30,38 +30,54 @@ def segment(matrix: Tensor, tolerance: float = 1e-12) -> Segments | None:
     members: dict[int, list[int]] = {}
     for i, c in enumerate(label):
         members.setdefault(int(c), []).append(i)
-    stride = np.zeros(n, dtype=np.int64)
+    stride = np.zeros(n, dtype=np.int64)  # of the pair that an index is the low one of; 0: none
+    high = np.zeros(n, dtype=bool)
     for group in members.values():
         if len(group) > 2:
             return None
         if len(group) == 2:
-            stride[group] = group[1] - group[0]
+            stride[group[0]], high[group[1]] = group[1] - group[0], True
     same = np.array([bool((m[:, i, i] == 1).all()) for i in range(n)])
     lattices: list[Lattice] = []
     planes: dict[Lattice, int] = {}
     plain = []
-    i = 0
-    while i < n:
+    done = np.zeros(n, dtype=bool)
+    for i in range(n):
+        if done[i]:
+            continue
         s = int(stride[i])
-        j = i
-        while j < n and stride[j] == s and (s or same[j] == same[i]):
-            j += 1
         if s == 0:
+            j = i + 1
+            while j < n and not (stride[j] or high[j]) and same[j] == same[i]:
+                j += 1
+            done[i:j] = True
             lattice: Lattice = (i, ((j - i, 1),) if j - i > 1 else ())
             if same[i]:
                 plain.append(lattice)
         else:
-            if (j - i) % (2 * s):
-                return None
-            leaves = tuple(leaf for leaf in (((j - i) // (2 * s), 2 * s), (2, s), (s, 1)) if leaf[0] > 1)
-            lattice = (i, leaves)
-            low = [k for k in range(i, j) if ((k - i) // s) % 2 == 0]
-            if any(label[k] != label[k + s] for k in low) or not _rotations(m, low, s):
+            run = _run(stride, i)  # of low indices, then as many high ones if it is as long as the stride, and so on
+            count = 1
+            while (
+                run == s and i + 2 * s * count < n and _run(stride, i + 2 * s * count) == s == stride[i + 2 * s * count]
+            ):
+                count += 1
+            lattice = (i, tuple(leaf for leaf in ((count, 2 * s), (2, s), (run, 1)) if leaf[0] > 1))
+            low = [i + 2 * s * c + k for c in range(count) for k in range(run)]
+            done[[*low, *(k + s for k in low)]] = True
+            if not _rotations(m, low, s):
                 return None
             planes[lattice] = s
         lattices.append(lattice)
-        i = j
     return Segments(tuple(lattices), planes, frozenset(plain))
+
+
+def _run(stride: np.ndarray, start: int) -> int:
+    """How many indices from `start` on are the low ones of pairs with one stride; at most the stride."""
+    s = int(stride[start])
+    j = start
+    while j < min(start + s, len(stride)) and stride[j] == s:
+        j += 1
+    return j - start
 
 
 def _rotations(m: Tensor, low: list[int], s: int) -> bool:
