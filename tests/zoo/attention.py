@@ -78,6 +78,12 @@ add(
     lambda: attention(4, 2, 6, 3, softmax),
     why="dk > d: 2 d dk - d^2 per head",
 )
+add(
+    "attn-norm-shift",
+    2 * (9 + 9) + 7 + 7 + 2 * 3,
+    lambda: Call(nn.Sequential(nn.LayerNorm(7), Attention(7, 2, 3, 3, softmax)), (floats(3, 11, 7),)),
+    why="no bias absorbs the shift of the norm: its readers do, the values' where they are read and not behind attention",
+)
 add("attn-sigmoid", 2 * (9 + 9), lambda: attention(7, 2, 3, 3, torch.sigmoid))
 add("attn-relu", 2 * (9 + 9 + 1), lambda: attention(7, 2, 3, 3, torch.relu))
 add("attn-relu-bias", 2 * (9 + 9 + 1), lambda: attention(7, 2, 3, 3, torch.relu, bias="qkvo"))

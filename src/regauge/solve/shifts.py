@@ -35,8 +35,11 @@ class _Solver:
         known: dict[int, Known],
         seen: tuple[Unseen, ...],
         mode: str = "full",
+        early: frozenset[int] = frozenset(),
     ) -> None:
         self.mode = mode
+        self.early = early
+        self.regrets: set[int] = set()
         self.blocks = blocks
         self.tolerance = tolerance
         self.known = known
@@ -337,7 +340,7 @@ class _Solver:
                 return
         readers = self.readers.get(b.id, [])
         observed = any(b.value is v for v in self.blocks.graph.outputs)
-        if not observed and all(self._hands_on(r, b, expression) for r in readers):
+        if not observed and b.id not in self.early and all(self._hands_on(r, b, expression) for r in readers):
             self.tau[b.id] = expression
             for s in expression:
                 self.where.setdefault(s, set()).add(b.id)
@@ -348,8 +351,9 @@ class _Solver:
             return
         self.met.add(signature)
         while expression:
-            pivot = self._pivot(b, expression)
+            pivot = self._pivot(expression)
             if pivot is None:
+                self.regrets.update(c for s in expression for c in self._sooner(s))
                 for s in list(expression):
                     self.lost.append((s, b))
                     self._kill(s)
@@ -363,7 +367,7 @@ class _Solver:
             self._substitute(pivot, part, expression)
             return
 
-    def _pivot(self, b: Block, expression: Expression) -> int | None:
+    def _pivot(self, expression: Expression) -> int | None:
         """The youngest source with an invertible coefficient that reaches every place where the translation varies."""
         varies = {k for p in expression.values() for k in p.leaves}
         for kind in (IDENTITY, SCALAR):
@@ -380,6 +384,13 @@ class _Solver:
                     fit, key=lambda s: (self.sources[s].block.id in self.unseen, self.sources[s].block.value.id, s)
                 )
         return None
+
+    def _sooner(self, s: int) -> list[int]:
+        """The first block that handed this reader's translation on, though the reader could have taken it up there."""
+        if not self.sources[s].roles:
+            return []
+        handed = sorted(self.where.get(s, ()))  # in the order of the graph
+        return [b for b in handed if self._pivot(self.tau[b]) is not None][:1]
 
     def _kill(self, s: int) -> None:
         self.dead.add(s)
@@ -470,4 +481,12 @@ def shifts(
     seen: tuple[Unseen, ...],
     mode: str = "full",
 ) -> Shifts:
-    return _Solver(blocks, relations, tolerance, known, seen, mode).run()
+    """A translation is handed on as far as it goes, for what is behind may absorb it; where nothing does, it is taken up
+    where it arose."""
+    early: frozenset[int] = frozenset()
+    while True:
+        solver = _Solver(blocks, relations, tolerance, known, seen, mode, early)
+        found = solver.run()
+        if solver.regrets <= early:
+            return found
+        early |= solver.regrets
