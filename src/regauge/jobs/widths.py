@@ -72,7 +72,8 @@ def fit(folder: Path, scratch: Path, config: dict[str, Any], plan: Plan, removal
     if not patches:
         raise InputError(f"{folder}: no redundant unit can be removed: {'; '.join(left)}")
     chosen = tuple(r.first(kept[r.root]) for r in removals if r.root in kept)
-    if trial.shapes(patches) != {n: Smaller(plan, chosen).shape(n) for n in plan.shapes}:
+    smaller = Smaller(plan, chosen)
+    if trial.shapes(patches) != {n: smaller.shape(n) for n in plan.shapes}:
         raise InputError(
             f"{folder}: {' and '.join('.'.join(map(str, p.path)) for p in patches)} change other shapes together than one by "
             "one: leave out prune-redundant"
