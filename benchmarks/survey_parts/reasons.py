@@ -7,17 +7,13 @@ many there are. A type without an entry has not been looked into.
 from __future__ import annotations
 
 PADDED_POSITIONS = (
-    "key biases, and the row of the position table that only padding reads, are not found where positions are counted "
-    "from the tokens"
+    "the row of the padding token and the row of its position are only read together where positions are counted from the "
+    "tokens: what is added to one is taken from the other"
 )
 NARROW_EMBEDDING = (
     "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have"
 )
 REPEATED_HEADS_NORMED = "a norm over repeated value heads: rotations within a head"
-ROUTER_AFTER_CHOICE = (
-    "a softmax over the chosen logits alone does not see one shift of all rows of the router; the shift is not followed "
-    "through the choice"
-)
 ABSORBED_BY_A_TABLE = (
     "a table of the tokens takes up any function of the token that is added to it (a projection of another embedding): only "
     "products of matrices are taken up so far"
@@ -30,8 +26,6 @@ REASONS: dict[str, str] = {
     "roberta-prelayernorm": PADDED_POSITIONS,
     "xlm-roberta": PADDED_POSITIONS,
     "xlm-roberta-xl": PADDED_POSITIONS,
-    "granitemoe": ROUTER_AFTER_CHOICE,
-    "granitemoeshared": ROUTER_AFTER_CHOICE,
     "gemma4": ABSORBED_BY_A_TABLE,
     "gemma4_text": ABSORBED_BY_A_TABLE,
     "electra": NARROW_EMBEDDING,

@@ -262,3 +262,45 @@ add(
     lambda: dense(TiedBehindStatistics()),
     why="the mean could follow a scale, no parameter can",
 )
+
+
+class ChosenThenSoftmax(nn.Module):
+    """A router that chooses before its softmax: the choice and the softmax of what is chosen see no shift of all rows."""
+
+    def __init__(self, n: int = 5, d: int = 4, f: int = 3, k: int = 2) -> None:
+        super().__init__()
+        self.router, self.k = nn.Linear(d, n), k
+        self.up, self.down = nn.Parameter(torch.zeros(n, f, d)), nn.Parameter(torch.zeros(n, d, f))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, chosen = self.router(x).topk(self.k, -1)
+        weights = torch.softmax(values, -1)
+        hidden = torch.tanh(torch.einsum("bkfd,bd->bkf", self.up[chosen], x))
+        return torch.einsum("bk,bkdf,bkf->bd", weights, self.down[chosen], hidden)
+
+
+add("chosen-then-softmax", 4 + 1, lambda: dense(ChosenThenSoftmax(), 4), why="the shift of all rows of the router")
+
+
+class CountedPositions(nn.Module):
+    """Positions counted from the tokens, and types read out of a table of zeros at these positions."""
+
+    def __init__(self, v: int = 13, d: int = 5, rows: int = 11, pad: int = 1) -> None:
+        super().__init__()
+        self.embed, self.positions, self.types = nn.Embedding(v, d), nn.Embedding(rows, d), nn.Embedding(2, d)
+        self.out, self.pad = nn.Linear(d, 7), pad
+        self.register_buffer("kinds", torch.zeros(1, rows, dtype=torch.long), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        mask = ids.ne(self.pad).int()
+        places = (mask.cumsum(1).type_as(mask) * 1).long() + self.pad
+        kinds = self.kinds.expand(ids.shape[0], -1).gather(1, places)
+        return self.out(torch.tanh(self.embed(ids) + self.types(kinds) + self.positions(places)))
+
+
+add(
+    "counted-positions",
+    2 * 5 + 5 + 3 * 5,
+    lambda: Call(CountedPositions(), (tokens(13, 5, 7),)),
+    why="three tables against one another; a type and 3 of 11 positions that nothing reaches: 1 .. 8 are",
+)

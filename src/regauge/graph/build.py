@@ -50,8 +50,9 @@ class Builder:
         thunk: Callable[[], Tensor],
         data: bool = False,
         total: tuple[int, float] | None = None,
+        reach: tuple[int, int] | None = None,
     ) -> Value:
-        return self._make(Free(key, thunk, data, total), (), shape, learned=False, data=data)
+        return self._make(Free(key, thunk, data, total, reach), (), shape, learned=False, data=data)
 
     def constant(self, tensor: Tensor | float) -> Value:
         tensor = torch.as_tensor(tensor, dtype=torch.float64) if isinstance(tensor, float | int) else tensor

@@ -111,12 +111,15 @@ class Free:
 
     `thunk` computes it from the example inputs; it may fail (KeyError) where those have no values. `data` tells whether
     an input is above it. total: (axis, sum over it) where that is known for every input (one-hot rows, centred values).
+    reach: the least and the greatest integer that it may hold, for every input; of one-hot rows, the first and the last
+    place that they may hit.
     """
 
     key: str
     thunk: Callable[[], Tensor] = field(compare=False, repr=False)
     data: bool = False
     total: tuple[int, float] | None = None
+    reach: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,8 @@ class Along:
     touched: labels of the operand that are mixed, and labels of the result that come out of it.
     linear: linear in the first operand. degree, parity: as in Pointwise. equivariant: commutes with permutations along
     the touched labels. blind: unchanged when a constant along the touched labels is added. total: the sum of the result
-    over the touched labels, if that is known. constants: a constant along the touched labels stays that constant.
+    over the touched labels, if that is known. constants: a constant along the touched labels that is
+    added to the operand is added to the result.
     """
 
     name: str

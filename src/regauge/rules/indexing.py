@@ -73,7 +73,9 @@ def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
             raise KeyError("a mask has no rows")
         return torch.nn.functional.one_hot(given.long() % n, n).to(torch.get_default_dtype())
 
-    return b.free(f"one_hot:{index.id}:{n}", [*index.shape, n], rows, index.data, total=(index.ndim, 1.0))
+    reach = index.op.reach if isinstance(index.op, Free) else None
+    reach = reach if reach is not None and 0 <= reach[0] <= reach[1] < n else None
+    return b.free(f"one_hot:{index.id}:{n}", [*index.shape, n], rows, index.data, total=(index.ndim, 1.0), reach=reach)
 
 
 def _compared(b: Builder, index: Value, n: int) -> Value:

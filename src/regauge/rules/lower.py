@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator as py
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from regauge.errors import UnknownOperatorError
+from regauge.graph.bounds import Reach
 from regauge.graph.build import Builder, subgraph
 from regauge.graph.capture import Captured, source_of
 from regauge.graph.ir import Graph, Source, Value
@@ -57,6 +59,10 @@ class _Driver:
     missing: dict[str, Missing] = field(default_factory=dict)
     fixed: dict[object, Value] = field(default_factory=dict)
     learned: set[fx.Node] = field(default_factory=set)
+
+    @cached_property
+    def reach(self) -> Reach:
+        return Reach(self.captured)
 
     def run(self) -> Lowered:
         c = self.captured
@@ -119,8 +125,12 @@ class _Driver:
         return c.inputs.get(node.name)
 
     def _free(self, node: fx.Node, data: bool) -> Value:
-        evaluate = self.captured.evaluate
-        return self.builder.free(node.name, tuple(map(int, node.meta["val"].shape)), lambda: evaluate(node), data)
+        evaluate, shape = self.captured.evaluate, tuple(map(int, node.meta["val"].shape))
+        reach = self.reach.of(node) if data else None
+        if reach is not None and reach[0] == reach[1]:  # the same for every input
+            dtype = node.meta["val"].dtype
+            return self.builder.free(node.name, shape, lambda: torch.full(shape, reach[0], dtype=dtype), False)
+        return self.builder.free(node.name, shape, lambda: evaluate(node), data, reach=reach)
 
     def _from_operands(self, node: fx.Node, data: bool) -> Value:
         """A constant computed from constants that came out of parameters (the zeros of zeros_like(weight))."""

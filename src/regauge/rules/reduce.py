@@ -109,22 +109,32 @@ def linalg_norm(
 
 
 def _along(
-    b: Builder, name: str, fn: Any, x: Value, axes: list[int], keepdim: bool, degree: float | None, parity: str = ""
+    b: Builder,
+    name: str,
+    fn: Any,
+    x: Value,
+    axes: list[int],
+    keepdim: bool,
+    degree: float | None,
+    parity: str = "",
+    constants: bool = False,
 ) -> Value:
-    y = b.along(name, fn, x, axes, out_axes=[], sizes=[], degree=degree, parity=parity, equivariant=True)
+    y = b.along(
+        name, fn, x, axes, out_axes=[], sizes=[], degree=degree, parity=parity, equivariant=True, constants=constants
+    )
     return b.reshape(y, [1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdim else y
 
 
 @rule("aten.amax.default", samples=lambda t: [(t(3, 5), [1])])
 def amax(b: Builder, x: Value, axes: Axes = None, keepdim: bool = False) -> Value:
     axes = _axes(x, axes)
-    return _along(b, "amax", lambda x: x.amax(axes, keepdim), x, axes, keepdim, degree=1)
+    return _along(b, "amax", lambda x: x.amax(axes, keepdim), x, axes, keepdim, degree=1, constants=True)
 
 
 @rule("aten.amin.default", samples=lambda t: [(t(3, 5), [1])])
 def amin(b: Builder, x: Value, axes: Axes = None, keepdim: bool = False) -> Value:
     axes = _axes(x, axes)
-    return _along(b, "amin", lambda x: x.amin(axes, keepdim), x, axes, keepdim, degree=1)
+    return _along(b, "amin", lambda x: x.amin(axes, keepdim), x, axes, keepdim, degree=1, constants=True)
 
 
 @rule("aten.max.default", samples=lambda t: [(t(3, 5),)])
@@ -140,7 +150,8 @@ def min_all(b: Builder, x: Value) -> Value:
 @rule("aten.logsumexp.default", samples=lambda t: [(t(3, 5), [1])])
 def logsumexp(b: Builder, x: Value, axes: Axes, keepdim: bool = False) -> Value:
     axes = _axes(x, axes)
-    return _along(b, "logsumexp", lambda x: x.logsumexp(axes, keepdim), x, axes, keepdim, degree=None)
+    total = lambda x: x.logsumexp(axes, keepdim)  # noqa: E731
+    return _along(b, "logsumexp", total, x, axes, keepdim, degree=None, constants=True)
 
 
 @rule("aten.prod.dim_int", samples=lambda t: [(t(3, 5), 1)])

@@ -26,8 +26,11 @@ def resample(name: str, packet: str, dims: int, fn: Any, linear: bool, samples: 
 
         sizes = list(fn(torch.empty(x.shape, device="meta"), *args, **kwargs).shape[-dims:])
         axes = range(x.ndim - dims, x.ndim)
-        means = linear and packet != f"avg_pool{dims}d"  # which pads with zeros
-        return b.along(packet, call, x, axes, out_axes=axes, sizes=sizes, linear=linear, degree=1, constants=means)
+        ones = torch.ones(1, 1, *x.shape[-dims:], dtype=torch.float64)
+        kept = not linear or bool(
+            ((call(ones) - 1).abs() < 1e-12).all()
+        )  # a mean that pads with zeros keeps no constant
+        return b.along(packet, call, x, axes, out_axes=axes, sizes=sizes, linear=linear, degree=1, constants=kept)
 
     lower.__name__ = packet
     rule(name, samples=samples)(lower)
@@ -60,7 +63,16 @@ def _pool_with_places(dims: int) -> None:
         def places(x: Tensor) -> Tensor:
             return fn(x, *args, return_indices=True, **kwargs)[1].to(x.dtype)
 
-        y = b.along(f"max_pool{dims}d", lambda x: fn(x, *args, **kwargs), x, axes, out_axes=axes, sizes=sizes, degree=1)
+        y = b.along(
+            f"max_pool{dims}d",
+            lambda x: fn(x, *args, **kwargs),
+            x,
+            axes,
+            out_axes=axes,
+            sizes=sizes,
+            degree=1,
+            constants=True,
+        )
         return y, b.along("argmax_pool", places, x, axes, out_axes=axes, sizes=sizes, degree=0)
 
 

@@ -13,6 +13,7 @@ from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Mix, Param, Pointwise, Reshape, Slice
 from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.known import Known
 
 Places = frozenset[int]
 
@@ -49,8 +50,8 @@ def _smallest(sets: set[Places]) -> frozenset[Places]:
 ALL = Tolerance(everything=True)
 
 
-def tolerances(blocks: Blocks, relations: list[Relation]) -> dict[int, Tolerance]:
-    """Tolerance of every block by id; blocks that nothing reads are left out."""
+def tolerances(blocks: Blocks, relations: list[Relation], known: dict[int, Known]) -> dict[int, Tolerance]:
+    """Tolerance of every block by id; blocks that nothing reads are left out. known: relations that values satisfy."""
     readers: dict[int, list[Relation]] = {}
     for r in relations:
         for i in dict.fromkeys(t.block.id for t in r.ins):
@@ -66,14 +67,16 @@ def tolerances(blocks: Blocks, relations: list[Relation]) -> dict[int, Tolerance
                 for r in readers[b.id]:
                     if r.out.block.id not in found:
                         continue  # an updated statistic: not observed
-                    result = result & _through(r, b, found[r.out.block.id], blocks, readers[b.id])
+                    result = result & _through(r, b, found[r.out.block.id], blocks, readers[b.id], known)
                     if not (result.everything or result.along or result.joint):
                         break
                 found[b.id] = result
     return found
 
 
-def _through(r: Relation, b: Block, out: Tolerance, blocks: Blocks, readers: list[Relation]) -> Tolerance:
+def _through(
+    r: Relation, b: Block, out: Tolerance, blocks: Blocks, readers: list[Relation], known: dict[int, Known]
+) -> Tolerance:
     terms = [t for t in r.ins if t.block.id == b.id]
     if out.everything:
         return ALL
@@ -81,40 +84,52 @@ def _through(r: Relation, b: Block, out: Tolerance, blocks: Blocks, readers: lis
         return Tolerance()
     result = ALL
     for t in terms:
-        one = _term(r, t, out, blocks, readers)
+        one = _term(r, t, out, blocks, readers, known)
         result = result & one
     return result
 
 
-def _term(r: Relation, t: Term, out: Tolerance, blocks: Blocks, readers: list[Relation]) -> Tolerance:
+def _term(
+    r: Relation, t: Term, out: Tolerance, blocks: Blocks, readers: list[Relation], known: dict[int, Known]
+) -> Tolerance:
     """What the operand may suffer, from what the result may."""
-    whole = _back(r, t, out.along)
-    joint = _joint(r, t, out.joint, blocks, readers)
+    whole = _back(r, t, out.along, known)
+    joint = _joint(r, t, out.joint, blocks, readers, known)
     if whole.everything or joint.everything:
         return ALL
     return Tolerance(along=whole.along | joint.along, joint=whole.joint | joint.joint)
 
 
 def _joint(
-    r: Relation, t: Term, asked: frozenset[tuple[int, Places]], blocks: Blocks, readers: list[Relation]
+    r: Relation,
+    t: Term,
+    asked: frozenset[tuple[int, Places]],
+    blocks: Blocks,
+    readers: list[Relation],
+    known: dict[int, Known],
 ) -> Tolerance:
     """As `_back`, for disturbances that are equal in all blocks along an axis of the result."""
     along: set[Places] = set()
     joint: set[tuple[int, Places]] = set()
     for axis, places in asked:
         labels = frozenset(r.out.labels[k] for k in places)
-        found = _axis(r, t, axis)
+        found = _axis(r, t, axis, known)
         if found is None:
             continue
-        back = _back(r, t, frozenset({places}))
-        mine = frozenset(k for k, l in enumerate(t.labels) if l in labels)
-        if not (back.everything or mine in back.along):
+        back = _back(r, t, frozenset({places}), known)
+        averaged = _averaged(r, t, known)
+        choices = [frozenset(k for k, l in enumerate(t.labels) if l in s) for s in (labels, labels | averaged)]
+        mine = next((c for c in choices if back.everything or c in back.along), None)
+        if mine is None:
             continue
         if found >= 0:
             joint.add((found, mine))
             continue
-        reached = {x.out.block.id for x in readers if any(y.block.id == t.block.id for y in x.ins)}
-        if not all(b.id in reached for b in blocks.siblings(r.out.block, {axis})):
+        siblings = {b.id for b in blocks.siblings(r.out.block, {axis})}
+        reached = {
+            x.out.block.id: x for x in readers for y in x.ins if y.block.id == t.block.id and x.out.block.id in siblings
+        }
+        if siblings > reached.keys() or averaged and not all(_same_average(x, t, known) for x in reached.values()):
             continue
         if not mine:
             return ALL
@@ -122,14 +137,33 @@ def _joint(
     return Tolerance(along=_smallest(along), joint=frozenset(joint))
 
 
-def _axis(r: Relation, t: Term, axis: int) -> int | None:
+def _averaged(r: Relation, t: Term, known: dict[int, Known]) -> frozenset[int]:
+    """Labels over which the operand is averaged, by rows that are chosen or weights that sum to one: a constant along them
+    is added to every average alike."""
+    others = [o for o in r.ins if o is not t]
+    if not isinstance(r.op, Einsum) or len(others) != 1:
+        return frozenset()
+    (o,) = others
+    k = known.get(o.block.id)
+    summed = frozenset(l for l in t.labels if l not in r.out.labels)
+    if k is None or k.partial or k.gains or k.shifts or k.constant != 1:
+        return frozenset()
+    return summed if {o.labels[i] for i in k.along} == summed and len(set(o.labels)) == len(o.labels) else frozenset()
+
+
+def _same_average(r: Relation, t: Term, known: dict[int, Known]) -> bool:
+    return all(_averaged(r, y, known) for y in r.ins if y.block.id == t.block.id)
+
+
+def _axis(r: Relation, t: Term, axis: int, known: dict[int, Known]) -> int | None:
     """The axis of the operand that an axis of the result is; -1: the operand is broadcast along it; None: neither."""
     old, new = t.block.value.shape, r.out.block.value.shape
     match r.op:
         case Einsum() | Add() | Pointwise():
             at = next(i for i, x in enumerate(r.ins) if x is t)
             label = r.op.out[axis]
-            if isinstance(r.op, Einsum) and any(label in ins for i, ins in enumerate(r.op.ins) if i != at):
+            held = isinstance(r.op, Einsum) and any(label in ins for i, ins in enumerate(r.op.ins) if i != at)
+            if held and not (_averaged(r, t, known) and label not in r.op.ins[at]):
                 return None
             if label not in r.op.ins[at]:
                 return -1
@@ -147,7 +181,7 @@ def _axis(r: Relation, t: Term, axis: int) -> int | None:
     return None
 
 
-def _back(r: Relation, t: Term, sets_out: frozenset[Places]) -> Tolerance:
+def _back(r: Relation, t: Term, sets_out: frozenset[Places], known: dict[int, Known]) -> Tolerance:
     others = {l for o in r.ins if o is not t for l in o.labels}
     asked = [frozenset(r.out.labels[k] for k in u) for u in sets_out]  # as labels
 
@@ -158,7 +192,11 @@ def _back(r: Relation, t: Term, sets_out: frozenset[Places]) -> Tolerance:
 
     match r.op:
         case Einsum():
-            return back([u for u in asked if not (u & others)])
+            plain = back([u for u in asked if not (u & others)])
+            averaged = _averaged(r, t, known)
+            if plain.everything or not averaged:
+                return plain
+            return Tolerance(along=_smallest({*plain.along, *back([u | averaged for u in asked]).along}))
         case Add():
             return back(asked)
         case Reshape() | Slice():

@@ -57,11 +57,17 @@ def known_relations(blocks: Blocks, relations: list[Relation]) -> dict[int, Know
                         found[b.id] = Known(along, total)
                 continue
             made = writers.get(b.id, [])
-            if len(made) == 1:
-                k = _step(made[0], found)
-                if k is not None:
-                    found[b.id] = k
+            if len(made) == 1 or _stacked(v, made):
+                steps = [_step(r, found) for r in made]
+                if steps[0] is not None and all(k == steps[0] for k in steps):
+                    found[b.id] = steps[0]
     return found
+
+
+def _stacked(v: Value, made: list[Relation]) -> bool:
+    """Operands one after another along an axis that is not cut, all of them there: each must satisfy the relation."""
+    whole = {a.id for a in v.args} == {t.block.value.id for r in made for t in r.ins}
+    return bool(made) and isinstance(v.op, Concat) and whole
 
 
 def _step(r: Relation, found: dict[int, Known]) -> Known | None:
@@ -119,10 +125,8 @@ def _carry(r: Relation, t: Term, k: Known) -> Known | None:
                 shifts.append((co, o.block, len(k.gains)))
             moved = k.at(along, c)
             return Known(along, moved.constant, moved.gains, (*moved.shifts, *shifts))
-        case Reshape() | Slice() | Mix():
+        case Reshape() | Slice() | Concat() | Mix():
             return None if labels & (r.touched | r.planes | r.fixed) or not _entire_axes(r, t, labels) else k.at(along)
-        case Concat():
-            return None
         case Pointwise() if r.op.linear and not (labels & held):
             return k.at(along) if k.zero else None
         case Along() if r.op.linear and not (labels & r.touched):

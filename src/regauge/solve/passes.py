@@ -21,8 +21,8 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     relations = plain_relations(cut)
     index = indices(cut, relations)
     frame = frames(cut, relations, index)
-    tolerance = tolerances(cut, relations)
     known = known_relations(cut, relations)
+    tolerance = tolerances(cut, relations, known)
     hidden = unseen(cut, tolerance)
     lost = {u.block.id for u in hidden if u.tolerance.everything}
     still = {b.id for v in graph.values if isinstance(v.op, Param) and v.op.statistic for b in cut.of[v.id]}

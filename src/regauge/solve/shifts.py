@@ -424,7 +424,7 @@ class _Solver:
                 return not any(self._turns(r, t, tuple(t.labels[k] for k in leaves)) for t in terms)
             case Along() if r.op.blind and self._absorbs(r, terms[0], expression):
                 return True
-            case Along() if r.op.linear and r.op.constants:
+            case Along() if r.op.constants and entire(r, terms[0]):
                 return not any(t.labels[k] in r.touched for t in terms for p in expression.values() for k in p.leaves)
             case Einsum():
                 if len(terms) != 1:

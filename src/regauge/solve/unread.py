@@ -50,16 +50,19 @@ def unread_rows(plan: Plan) -> dict[int, int]:
 
 
 def _picked(user: Value, table: Value) -> set[int] | None:
-    """Rows that a contraction with constant one-hot rows selects; None if it depends on data."""
+    """Rows that a contraction with one-hot rows may select; None if it may be any."""
     if not isinstance(user.op, Einsum) or len(user.args) != 2 or user.args.count(table) != 1:
         return None
     (other,) = [a for a in user.args if a is not table]
-    if not isinstance(other.op, Free) or other.op.data or other.op.total is None or other.op.total[1] != 1.0:
+    if not isinstance(other.op, Free) or other.op.total is None or other.op.total[1] != 1.0:
         return None
     mine = user.op.ins[user.args.index(table)]
     theirs = user.op.ins[user.args.index(other)]
     if mine[0] != theirs[other.op.total[0]] or mine[0] in user.op.out:
         return None
+    if other.op.data:
+        reach = other.op.reach
+        return None if reach is None else set(range(reach[0], reach[1] + 1))
     try:
         hot = other.op.thunk()
     except KeyError:

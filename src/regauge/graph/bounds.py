@@ -1,0 +1,114 @@
+"""Which integers a value without parameters may hold, for every input: interval arithmetic over the traced graph.
+
+Positions that are counted from the tokens (a running sum of a mask) lie between the first and the last row that they can
+reach, and what is read out of a table of zeros is zero, whatever the tokens are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from regauge.graph.capture import Captured
+
+Bounds = tuple[int, int] | None  # the least and the greatest; None: unknown
+
+LARGEST = 1 << 22  # entries that a look at a constant may cost
+FILLED = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
+SAME = (
+    "_to_copy to type_as clone alias detach detach_ contiguous view _unsafe_view reshape expand unsqueeze squeeze slice "
+    "select transpose permute t repeat repeat_interleave flip roll gather index index_select unbind unfold lift_fresh_copy"
+).split()
+
+
+class Reach:
+    """Bounds of the nodes of one traced graph, each found once."""
+
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
+        self.found: dict[fx.Node, Bounds] = {}
+        self.given: set[fx.Node] = set()  # nodes that depend on an input
+        for node in captured.graph.nodes:
+            enters = node.op == "placeholder" and node.name not in captured.constants
+            if enters or any(n in self.given for n in node.all_input_nodes):
+                self.given.add(node)
+
+    def of(self, node: fx.Node) -> Bounds:
+        if node not in self.found:
+            self.found[node] = self._of(node)
+        return self.found[node]
+
+    def _of(self, node: fx.Node) -> Bounds:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor) or value.dtype not in (torch.bool, torch.int32, torch.int64):
+            return None
+        if value.dtype == torch.bool:
+            return 0, 1
+        if node not in self.given:
+            return self._evaluated(node) if value.numel() <= LARGEST else None
+        if node.op != "call_function" or "." not in str(node.target):
+            return None
+        return self._called(str(node.target).split(".")[1], node, value)
+
+    def _evaluated(self, node: fx.Node) -> Bounds:
+        try:
+            t = self.captured.evaluate(node)
+        except KeyError:
+            return None
+        return (int(t.min()), int(t.max())) if isinstance(t, Tensor) and t.numel() else None
+
+    def _operand(self, x: Any) -> Bounds:
+        if isinstance(x, fx.Node):
+            return self.of(x)
+        return (int(x), int(x)) if isinstance(x, int | float) and int(x) == x else None
+
+    def _called(self, name: str, node: fx.Node, value: Tensor) -> Bounds:
+        args = node.args
+        if name in FILLED:
+            return FILLED[name], FILLED[name]
+        if name in ("cat", "stack"):
+            return _union([self._operand(x) for x in args[0]])  # type: ignore[union-attr]
+        if name == "where" and len(args) == 3:
+            return _union([self._operand(x) for x in args[1:]])
+        if name == "masked_fill":
+            return _union([self._operand(args[0]), self._operand(args[2])])
+        first = self._operand(args[0]) if args else None
+        if first is None:
+            return None
+        if name in SAME:
+            return first
+        if name in ("cumsum", "sum"):
+            (operand, *_), count = node.all_input_nodes, 0
+            whole = operand.meta["val"]
+            count = whole.shape[args[1]] if name == "cumsum" else whole.numel() // max(1, value.numel())
+            return min(first[0], count * first[0]), max(first[1], count * first[1])
+        if name == "neg":
+            return -first[1], -first[0]
+        combine = COMBINED.get(name)
+        second = self._operand(args[1]) if combine and len(args) == 2 and not node.kwargs else None
+        if combine is None or second is None:
+            return None
+        return combine(first, second)
+
+
+def _union(bounds: list[Bounds]) -> Bounds:
+    known = [b for b in bounds if b is not None]
+    return (min(b[0] for b in known), max(b[1] for b in known)) if known and len(known) == len(bounds) else None
+
+
+def _product(a: tuple[int, int], b: tuple[int, int]) -> Bounds:
+    ends = [x * y for x in a for y in b]
+    return min(ends), max(ends)
+
+
+COMBINED: dict[str, Callable[[tuple[int, int], tuple[int, int]], Bounds]] = {
+    "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "rsub": lambda a, b: (b[0] - a[1], b[1] - a[0]),
+    "mul": _product,
+    "minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+    "maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+}

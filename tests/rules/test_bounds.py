@@ -1,0 +1,64 @@
+"""Bounds of integers against the integers themselves, on many inputs."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regauge.graph.bounds import Reach
+from regauge.graph.capture import capture
+
+
+class Counts(nn.Module):
+    """Integers made from tokens in every way that bounds follow, each as a row of a table, so that it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(100, 2)
+        self.register_buffer("kinds", torch.tensor([[4, 9, 4, 7, 5]]), persistent=False)
+
+    def counted(self, ids: Tensor) -> list[Tensor]:
+        mask = ids.ne(1)
+        run = mask.int().cumsum(1).type_as(ids) * mask
+        kinds = self.kinds.expand(ids.shape[0], -1).gather(1, (run - 1).maximum(torch.zeros_like(run)))
+        both = torch.stack([kinds, 3 * run + 20], 1)
+        return [
+            run,
+            kinds,
+            both,
+            torch.where(mask, kinds, 30),
+            60 - run,
+            mask.sum(1).to(ids),
+            kinds.masked_fill(mask, 11),
+        ]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.cat([self.table(n).flatten() for n in self.counted(ids)])
+
+
+def test_integers_lie_within_their_bounds():
+    model, rng = Counts(), torch.Generator().manual_seed(0)
+    draws = [torch.randint(0, 4, (3, 5), generator=rng) for _ in range(50)] + [torch.full((3, 5), k) for k in (1, 2)]
+    captured = capture(model, (draws[0],), None)
+    reach = Reach(captured)
+    tables = [n for n in captured.graph.nodes if "embedding" in str(n.target)]
+    found = [reach.of(n.args[1]) for n in tables]
+    expected = [(0, 5), (4, 9), (4, 35), (4, 30), (55, 60), (0, 5), (4, 11)]
+    assert found == expected
+    for ids in draws:
+        for (low, high), n in zip(expected, model.counted(ids), strict=True):
+            assert low <= int(n.min()) and int(n.max()) <= high
+
+
+@pytest.mark.parametrize("given", [lambda ids: ids, lambda ids: ids + 1, lambda ids: ids.float().round().long()])
+def test_what_may_be_anything_has_no_bounds(given):
+    class Looked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(9, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.table(given(ids))
+
+    captured = capture(Looked(), (torch.arange(6).view(2, 3),), None)
+    (table,) = [n for n in captured.graph.nodes if "embedding" in str(n.target)]
+    assert Reach(captured).of(table.args[1]) is None
