@@ -304,3 +304,13 @@ add(
     lambda: Call(CountedPositions(), (tokens(13, 5, 7),)),
     why="three tables against one another; a type and 3 of 11 positions that nothing reaches: 1 .. 8 are",
 )
+
+
+add(
+    "reader-of-a-constant",
+    4 + 3 * 4,
+    written(
+        2, lambda m, x: linear(m.p[None] + torch.zeros_like(x[:, :1]), m.w, m.b) * x[:, :1], p=(4,), w=(3, 4), b=(3,)
+    ),
+    why="a vector that a translation takes fills nothing: only three sums are seen",
+)

@@ -9,11 +9,11 @@ A norm sees all that is written (x . x has every angle), so O(n) is short of dir
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from regauge.graph.ir import Add, Einsum, Param, Value
+from regauge.graph.ir import Add, Einsum, Param, Reshape, Slice, Value
 from regauge.solve.blind import span_dim
 from regauge.solve.blocks import Block
 from regauge.solve.bonds import sides
@@ -29,6 +29,7 @@ class Shortfall:
     dim: int
 
 
+Users = Mapping[int, Sequence[Value]]
 FIXES_ONES, FIXES_SUM, ORTHOGONAL = ("GLv", "GLvc", "O1"), ("GLc", "GLvc"), ("O", "O1")
 
 
@@ -149,7 +150,7 @@ class _Ranks:
                 framed = [k for k in leaves if self._width(b, k)]
                 if not framed or b.id in lost:
                     continue
-                if not all(_plain(r, v) for r in users[v.id]):
+                if not all(_plain(r, v, users) for r in users[v.id]):
                     self.unclear.update(self._rooted(b, k)[0] for k in framed)
                     continue
                 into = tuple(k for k in leaves if role.get((b.id, k)) == {"dual"})
@@ -173,6 +174,7 @@ class _Ranks:
     def _settle(self) -> None:
         for _ in range(len(self.widths) + 2):
             fresh = {r: [0, 0] for r in self.widths}
+            met: set[tuple[int, int]] = set()  # frame, side: some map is there; where none is, nothing is known
             taken: dict[tuple[int, int, int], int] = {}  # frame, side, translation: directions that only move with it
             for m in self.maps:
                 for k in range(len(m.block.leaves)):
@@ -180,6 +182,7 @@ class _Ranks:
                     if r not in self.widths:
                         continue
                     for side in self._sides(m, k, self.widths[r], dual):
+                        met.add((r, side))
                         fresh[r][side] += self._amount(m, k)
                         for free, leaves in m.moved.items():
                             if k in m.out and k in leaves:
@@ -190,10 +193,10 @@ class _Ranks:
             changed = False
             for r, (filled, read) in fresh.items():
                 w = self.widths[r]
-                span = min(w.n, max(0, filled) + w.ones) if filled > 0 or w.kind in FIXES_ONES else w.n
-                seen = min(w.n, max(0, read) + w.sum) if read > 0 or w.kind in FIXES_SUM else w.n
+                span = min(w.n, max(0, filled) + w.ones) if (r, 0) in met or w.ones else w.n
+                seen = min(w.n, max(0, read) + w.sum) if (r, 1) in met or w.sum else w.n
                 if w.kind in ORTHOGONAL:
-                    span, seen = (span if filled > 0 else w.n), w.n
+                    span, seen = (span if (r, 0) in met else w.n), w.n
                 if r not in self.unclear and (span, seen) != (w.span, w.seen):
                     w.span, w.seen, changed = span, seen, True
             if not changed:
@@ -244,8 +247,11 @@ class _Ranks:
         return (prod(sizes[k] for k in m.into) - m.less) * (prod(out) - hidden)
 
 
-def _plain(reader: Value, v: Value) -> bool:
-    """A product with something else, or a sum with data."""
-    if isinstance(reader.op, Einsum):
-        return len(reader.args) > 1 and reader.args.count(v) == 1
-    return isinstance(reader.op, Add) and reader.data
+def _plain(reader: Value, v: Value, users: Users) -> bool:
+    """A product with something else, or a sum; of the parameter itself or of a part or view of it."""
+    match reader.op:
+        case Einsum():
+            return len(reader.args) > 1 and reader.args.count(v) == 1
+        case Reshape() | Slice():
+            return all(_plain(r, reader, users) for r in users[reader.id])
+    return isinstance(reader.op, Add)
