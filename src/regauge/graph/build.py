@@ -51,8 +51,12 @@ class Builder:
         data: bool = False,
         total: tuple[int, float] | None = None,
         reach: tuple[int, int] | None = None,
+        repeated: frozenset[int] = frozenset(),
     ) -> Value:
-        return self._make(Free(key, thunk, data, total, reach), (), shape, learned=False, data=data)
+        """A value without parameters above it; repeated: axes over which it was expanded, whatever the input."""
+        value = self._make(Free(key, thunk, data, total, reach), (), shape, learned=False, data=data)
+        self._repeated[value.id] = repeated
+        return value
 
     def constant(self, tensor: Tensor | float) -> Value:
         tensor = torch.as_tensor(tensor, dtype=torch.float64) if isinstance(tensor, float | int) else tensor
@@ -262,9 +266,10 @@ class Builder:
         key = (_identity(op), tuple(x.id for x in xs), shape)
         if key not in self._known:
             thunk = _memo(lambda: evaluate(op, [x.op.thunk() for x in xs], shape))  # type: ignore[union-attr]
-            value = self.free(f"fold:{len(self.values)}", shape, thunk, any(x.data for x in xs), _total(op, xs))
-            self._known[key] = value
-            self._repeated[value.id] = self._repeats(op, xs, shape)
+            data, repeated = any(x.data for x in xs), self._repeats(op, xs, shape)
+            self._known[key] = self.free(
+                f"fold:{len(self.values)}", shape, thunk, data, _total(op, xs), repeated=repeated
+            )
         return self._known[key]
 
     def _repeats(self, op: Op, xs: tuple[Value, ...], shape: tuple[int, ...]) -> frozenset[int]:

@@ -41,6 +41,17 @@ class Lowered:
     frozen: tuple[Missing, ...] = ()
 
 
+def _expanded(node: fx.Node) -> frozenset[int]:
+    """Axes over which a tensor was expanded."""
+    while str(node.target) in ("aten.clone.default", "aten._to_copy.default", "aten.alias.default"):
+        node = node.all_input_nodes[0]
+    if str(node.target) != "aten.expand.default":
+        return frozenset()
+    before, after = (n.meta["val"].shape for n in (node.all_input_nodes[0], node))
+    new = len(after) - len(before)
+    return frozenset(a for a, n in enumerate(after) if n > 1 and (a < new or before[a - new] == 1))
+
+
 def lower(captured: Captured, unknown: str = "raise") -> Lowered:
     """Write every operator in the core graph.
 
@@ -130,7 +141,7 @@ class _Driver:
         if reach is not None and reach[0] == reach[1]:  # the same for every input
             dtype = node.meta["val"].dtype
             return self.builder.free(node.name, shape, lambda: torch.full(shape, reach[0], dtype=dtype), False)
-        return self.builder.free(node.name, shape, lambda: evaluate(node), data, reach=reach)
+        return self.builder.free(node.name, shape, lambda: evaluate(node), data, reach=reach, repeated=_expanded(node))
 
     def _from_operands(self, node: fx.Node, data: bool) -> Value:
         """A constant computed from constants that came out of parameters (the zeros of zeros_like(weight))."""
