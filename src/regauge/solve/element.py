@@ -123,6 +123,8 @@ class Scale:
             (self.signs, plan.charges.signs, odd),
         ):
             for f, charge in zip(functions, charges, strict=True):
+                if not bool(f.any()):  # of a large model most charges stand still in most moves
+                    continue
                 for block_id, leaves, coefficient in charge.on:
                     term = self._spread(plan, block_id, leaves, f) * float(coefficient)
                     key = (block_id, tuple(sorted(leaves)))
