@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import regauge
-from regauge.align import DERIVED, GAUGE_EQUAL, IDENTICAL, UNRELATED, Alignment, align
-from regauge.errors import InputError
+from regauge.align import DERIVED, GAUGE_EQUAL, IDENTICAL, UNRELATED, Alignment, affine, align
+from regauge.check.generic import randomise
+from regauge.errors import CheckError, InputError
 from tests.zoo.registry import load
 
 pytest.importorskip("transformers")
@@ -123,6 +124,70 @@ def test_every_model_of_the_zoo_is_found_again(name: str) -> None:
         assert found.verdict != GAUGE_EQUAL
         return
     assert found.verdict in (GAUGE_EQUAL, IDENTICAL), str(found)
+
+
+class Tied(torch.nn.Module):
+    """A table that is read by its tokens, and again behind a norm by what it answers; what one role moves, positions and
+    the last bias take up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.positions = torch.nn.Embedding(13, 5), torch.nn.Embedding(7, 5)
+        self.first, self.inner, self.last = torch.nn.LayerNorm(5), torch.nn.Linear(5, 5), torch.nn.LayerNorm(5)
+        self.bias = torch.nn.Parameter(torch.zeros(13))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.first(self.embed(ids) + self.positions.weight)
+        return torch.nn.functional.linear(self.last(torch.tanh(self.inner(x))), self.embed.weight, self.bias)
+
+
+def test_a_tied_table_that_a_norm_with_small_gains_reads() -> None:
+    """Its translation is u 1 (1/gain)^T, far longer than along the ones."""
+    model = Tied().eval()
+    generator = torch.Generator().manual_seed(0)
+    randomise(model, generator)
+    with torch.no_grad():
+        model.last.weight.copy_(torch.linspace(0.1, 0.3, 5))
+    gauge = regauge.infer(model, (torch.randint(0, 13, (5, 7), generator=generator),))
+    assert any(len(gauge.plan.shifts.sources[i].roles) == 2 for i in gauge.plan.shifts.free)
+    state = model.state_dict()
+    for seed in (1, 2):
+        found = align(gauge, state, gauge.sample(seed).apply(state))
+        assert found.verdict == GAUGE_EQUAL, str(found)
+
+
+def test_a_search_that_goes_astray_does_not_end_in_unrelated(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauge, state = family("llama")
+    b = gauge.sample(2).apply(state)
+    true = regauge.align.api.element_between
+
+    def astray(*args):  # type: ignore[no-untyped-def]
+        _, _, found = true(*args)
+        wrong = gauge.sample(7)
+        return wrong, wrong, found
+
+    monkeypatch.setattr(regauge.align.api, "element_between", astray)
+    found = align(gauge, state, b)
+    assert found.chance is not None and found.similarity < 0.5
+    assert found.verdict == DERIVED and found.answers is not None and found.answers > 0.99
+
+
+def test_translations_that_grow_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = ZOO["tied-layernorm-positions"].make(0)
+    gauge = regauge.infer(call.model, call.args, call.kwargs)
+    state = call.model.state_dict()
+    monkeypatch.setattr(affine, "_component", lambda state, s, true=affine._component: -2.0 * true(state, s))
+    with pytest.raises(CheckError, match="do not settle"):
+        align(gauge, state, gauge.sample(1).apply(state))
+
+
+def test_entries_that_are_no_numbers_are_an_error_that_names_the_tensor() -> None:
+    gauge, state = family("llama")
+    name = "model.layers.0.mlp.down_proj.weight"
+    b = {**state, name: state[name].clone()}
+    b[name][0, 0] = float("nan")
+    with pytest.raises(InputError, match=name):
+        align(gauge, state, b)
 
 
 def test_another_shape_is_an_error_that_names_the_tensor() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from regauge.align.held import Held
+from regauge.errors import CheckError
 from regauge.graph.ir import Param
 from regauge.solve.blocks import Block
 from regauge.solve.element import Move
@@ -23,6 +24,8 @@ from regauge.solve.translate import Hide, Shift
 
 TURNS = 12  # what follows one translation may move another a little; each turn leaves less
 SETTLED = 1e-9  # of the first turn
+LEFT = 0.1  # of the first turn, or this much of the entries: with more left after the last one they do not settle
+ROUNDED = 1e-6
 
 
 def remove(held: Held) -> None:
@@ -38,6 +41,7 @@ def remove(held: Held) -> None:
         first = first if turn else size
         if size <= SETTLED * first:
             break
+    _require_settled(held, first, size)
     held.apply(_hidden(plan, {u.block.id: -held.read(u.block).double() for u in plan.unseen}))
 
 
@@ -59,6 +63,7 @@ def between(moved: State, target: State) -> list[Move]:
         first = first if turn else size
         if size <= SETTLED * first:
             break
+    _require_settled(moved, first, size)
     if plan.unseen:
         moves.append(
             _hidden(
@@ -76,6 +81,22 @@ def _read(state: State, block: Block) -> Tensor:
 
 def _largest(free: dict[int, Tensor]) -> float:
     return max((float(u.abs().max()) for u in free.values() if u.numel()), default=0.0)
+
+
+def _require_settled(state: State, first: float, last: float) -> None:
+    """Turns that leave more and more are no way to an element, and say nothing of the two models."""
+    if last <= LEFT * first:
+        return
+    sources = [shifts.sources[i] for shifts in (state.plan.shifts, state.plan.levels) for i in shifts.free]
+    for s in sources:
+        size = float(_read(state, s.block).norm()) / float(_covector(state, s).norm())
+        if last <= ROUNDED * size:
+            return
+    raise CheckError(
+        f"align: the translations do not settle: after {TURNS} turns they still move by {last:.1e}, first by {first:.1e}. "
+        "The parameters are not generic (a gain is near zero?), so nothing can be said of the two models; compare their "
+        "sketches (regauge fingerprint, regauge match)"
+    )
 
 
 def _wanted(held: Held, plan: Plan, level: bool) -> dict[int, Tensor]:
@@ -104,12 +125,11 @@ def _divisors(shifts: Shifts) -> dict[int, tuple[float, tuple[Block, ...]]]:
 
 
 def _covector(state: State, s: Source) -> Tensor:
-    """phi on the leaves of the block, size 1 elsewhere."""
-    return _phi(
-        state,
-        s.known.gains if s.known else (),
-        [n if k in s.along else 1 for k, n in enumerate(s.block.sizes)],
-    )
+    """The direction of the source: the product of the covectors of all its roles; size 1 on the leaves of u."""
+    out = torch.ones([n if k in s.along else 1 for k, n in enumerate(s.block.sizes)], dtype=torch.float64)
+    for where, known in s.roles:
+        out = out * _phi(state, known.gains, [n if k in where else 1 for k, n in enumerate(s.block.sizes)])
+    return out
 
 
 def _phi(state: State, gains: tuple[Block, ...], shape: Sequence[int]) -> Tensor:

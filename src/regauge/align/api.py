@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from regauge.align.bonds import Aligned, per_bond
+from regauge.align.sketch import RELATED, sketch
 from regauge.align.solve import Progress, element_between
 from regauge.align.verdict import (
     DERIVED,
@@ -22,6 +24,7 @@ from regauge.align.verdict import (
     exact_part,
     similarity,
 )
+from regauge.errors import CheckError, InputError
 from regauge.solve.element import Element
 from regauge.solve.gauge import Gauge
 from regauge.solve.plan import Plan
@@ -39,8 +42,9 @@ class Alignment:
     but not by the group alone: trained further, pruned, quantised, merged) or "unrelated". element: takes a as near to b
     as the group can. residual: |g.a - b| / |b| over all parameters; floor: what rounding alone would leave of it.
     similarity: mean cosine between g.a and b; chance: the same between a and a b whose entries were shuffled, None where
-    it was not needed. rows: the same by parameter; bonds: what differs at each bond. undetermined: bonds that nothing
-    could align.
+    it was not needed. answers: similarity of the two sketches, None where it was not needed or cannot be had: models that
+    answer alike are not called unrelated, even where no element was found. rows: the same by parameter; bonds: what
+    differs at each bond. undetermined: bonds that nothing could align.
     """
 
     verdict: str
@@ -52,6 +56,7 @@ class Alignment:
     rows: tuple[Row, ...]
     bonds: tuple[Aligned, ...]
     undetermined: tuple[str, ...]
+    answers: float | None = None
 
     def __str__(self) -> str:
         lines = [
@@ -60,6 +65,10 @@ class Alignment:
         ]
         lines += [f"  {b}" for b in self.bonds]
         lines += [f"  not aligned: {name}" for name in self.undetermined]
+        if self.answers is not None and self.verdict == DERIVED:
+            lines.append(
+                f"  no element brings them near, but they answer alike: similarity of sketches {self.answers:.2f}"
+            )
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -75,7 +84,8 @@ def align(
     """Find the element g of the whole group for which g.a is nearest to b, and say what is left.
 
     state_a, state_b: state dicts of the model that the gauge was inferred from; tensors may be loaded lazily, and of any
-    floating dtype. Raises InputError where one of them lacks a parameter or has another shape.
+    floating dtype. Raises InputError where one of them lacks a parameter, has another shape or entries that are not
+    finite, and CheckError where the search breaks down.
     """
     plan, say = gauge.plan, progress or (lambda stage: None)
     say("compare")
@@ -83,10 +93,12 @@ def align(
     first, second = State(plan, state_a), State(plan, state_b)
     if all(_equal(first.stored(n), second.stored(n)) for n in first.params):
         return _alignment(gauge, IDENTICAL, same, compare(plan, same, state_a, state_b), None, (), state_a, state_b)
+    for state in (first, second):
+        _require_finite(state)
     noise = max(_relative(state, n) for state in (first, second) for n in first.params)
     element, shaken, found = element_between(plan, state_a, state_b, noise, say)
     say("residual")
-    rows = compare(plan, element, state_a, state_b, shaken)
+    rows = _finite(compare(plan, element, state_a, state_b, shaken))
     undetermined = tuple(f"{kind} {root}" for kind, root in found.undetermined)
     plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
     if plain is not None and all(r.residual == 0 for r in plain_rows):
@@ -99,9 +111,14 @@ def align(
     say("chance")
     shuffled = Shuffled(state_b)
     other, _, _ = element_between(plan, state_a, shuffled, noise, lambda stage: None)
-    chance = similarity(compare(plan, other, state_a, shuffled))
-    related = 1 - similarity(rows) < HALF * (1 - chance)
-    return _alignment(gauge, DERIVED if related else UNRELATED, element, rows, chance, undetermined, state_a, state_b)
+    chance = similarity(_finite(compare(plan, other, state_a, shuffled)))
+    if 1 - similarity(rows) < HALF * (1 - chance):
+        return _alignment(gauge, DERIVED, element, rows, chance, undetermined, state_a, state_b)
+    say("answers")
+    answers = _answers(gauge, state_a, state_b)
+    verdict = DERIVED if answers is not None and answers >= RELATED else UNRELATED
+    far = _alignment(gauge, verdict, element, rows, chance, undetermined, state_a, state_b)
+    return replace(far, answers=answers)
 
 
 def _plainest(
@@ -115,6 +132,34 @@ def _plainest(
         if _size(mine) <= 1.25 * size:
             return plain, mine
     return None, rows
+
+
+def _answers(gauge: Gauge, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:
+    """Similarity of the sketches; None for a gauge read back from a file, which holds no functions to run."""
+    try:
+        return sketch(gauge, a, "").similarity(sketch(gauge, b, ""))
+    except KeyError:
+        return None
+
+
+def _require_finite(state: State) -> None:
+    for name in state.params:
+        x = state.stored(name)
+        if x.numel() and not bool(torch.isfinite(x.abs().max())):
+            raise InputError(
+                f"align: {name}: some entries are not finite, so it has no distance to another: mend it first"
+            )
+
+
+def _finite(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The same, or an error: what is no number is neither near nor far."""
+    for r in rows:
+        if not (isfinite(r.residual) and isfinite(r.cosine)):
+            raise CheckError(
+                f"align: {r.name}: g.a - b is not a finite number, so nothing can be said of the two models: the parameters "
+                "are not generic (a gain is zero?); compare their sketches (regauge fingerprint, regauge match)"
+            )
+    return rows
 
 
 def _equal(x: Tensor, y: Tensor) -> bool:

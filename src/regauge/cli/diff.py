@@ -68,6 +68,7 @@ def view(a: str, b: str, found: Any, target: str | None, seconds: float) -> dict
         "floor": None if g is None else g.floor,
         "similarity": None if g is None else g.similarity,
         "chance": None if g is None else g.chance,
+        "answers": None if g is None else g.answers,
         "element": target,
         "undetermined": [] if g is None else list(g.undetermined),
         "bonds": []

@@ -38,6 +38,8 @@ def compared(result: dict[str, Any]) -> RenderableType:
                 f"mean cosine {result['similarity']:.4f}{by_chance}"
             )
         )
+    if result["verdict"] == "derived" and result["answers"] is not None:
+        parts.append(Text(f"no element brings them near, but they answer alike: sketches {result['answers']:.2f}"))
     if result["element"]:
         parts.append(Text(f"the transformation from A to B: {result['element']}"))
     if result["undetermined"]:
