@@ -1,5 +1,6 @@
 """Strata and redundant units: found where they were put, and gone without a trace in the function."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regauge import act
+from regauge.act.removal import Removal
 from tests.act.models import Subject, distance, module_subject, subject
 
 
@@ -236,3 +238,146 @@ def test_rank_drops_are_measured() -> None:
     first[1] = 2 * first[0]
     dropped = next(x for x in act.strata(s.gauge, state) if x.kind == "rank")
     assert dropped.distance < 1e-7 and dropped.count == 1
+
+
+def test_constant_units_go_into_the_next_bias() -> None:
+    s = module_subject(mlp(), torch.randn(11, 4))
+
+    def edit(t: dict[str, Tensor]) -> None:
+        t["0.weight"][[3, 7]] = 0
+        t["0.bias"][3], t["0.bias"][7] = 0.7, -0.7  # on, and always off
+        t["2.weight"][5] = 0
+
+    state = changed(s, edit)
+    pruned = act.prune_redundant(s.gauge, state)
+    assert [(r.bond, r.dead, r.constant) for r in pruned.removals] == [
+        ("0.weight[0]", (7,), (3,)),
+        ("2.weight[0]", (), (5,)),
+    ]
+    small = nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6), nn.Tanh(), nn.Linear(6, 3))
+    assert same_function(s, state, small, pruned) < 1e-12
+    assert not pruned.left
+    removal = pruned.removals[0]
+    assert Removal.of(json.loads(json.dumps(removal.plain()))) == removal
+
+
+def test_a_constant_channel_before_a_padded_convolution_is_none() -> None:
+    def model(first: int = 5, second: int = 4) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(2, first, 3),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 2, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Conv2d(second, 3, 3, padding=1),
+        )
+
+    s = module_subject(model(), torch.randn(3, 2, 6, 7))
+
+    def edit(t: dict[str, Tensor]) -> None:
+        t["0.weight"][1], t["0.bias"][1] = 0, 0.7
+        t["2.weight"][2], t["3.bias"][2] = 0, 5.0  # its bias carries it over zero
+        t["2.weight"][0], t["3.bias"][0] = 0, -5.0  # always off: padding with zeros changes nothing
+
+    state = changed(s, edit)
+    found = {(x.kind, x.bond): x for x in act.strata(s.gauge, state)}
+    assert found["constant", "0.weight[0]"].distance == 0 and not found["constant", "0.weight[0]"].stays
+    pruned = act.prune_redundant(s.gauge, state)
+    assert [(r.dead, r.constant) for r in pruned.removals] == [((), (1,)), ((0,), ())]
+    assert len(pruned.left) == 1 and "unit 2 is constant, and stays" in pruned.left[0] and "conv2d" in pruned.left[0]
+    assert same_function(s, state, model(4, 3), pruned) < 1e-12
+    assert not torch.equal(pruned.state["3.running_mean"], state["3.running_mean"][1:])
+
+
+def test_a_channel_whose_gain_is_zero_is_constant() -> None:
+    s = module_subject(Conv(), torch.randn(3, 2, 4, 5))
+
+    def edit(t: dict[str, Tensor]) -> None:
+        t["norm.weight"][5], t["norm.bias"][5] = 0, 0.4
+
+    state = changed(s, edit)
+    pruned = act.prune_redundant(s.gauge, state)
+    assert [(r.dead, r.constant) for r in pruned.removals] == [((), (5,))]
+    assert same_function(s, state, Conv(7), pruned) < 1e-12
+
+
+def test_constant_branches_of_gated_units() -> None:
+    s = module_subject(Gated(), torch.randn(7, 6))
+
+    def edit(t: dict[str, Tensor]) -> None:
+        t["both.weight"][[1, 2]], t["both.bias"][1], t["both.bias"][2] = 0, 0.0, 0.5  # gates: off, and open
+        t["both.weight"][[13, 14]], t["both.bias"][13], t["both.bias"][14] = 0, 0.0, 0.5  # up: zero, and only the gate
+        t["both.weight"][[5, 15]] = 0  # both: a constant
+
+    state = changed(s, edit)
+    pruned = act.prune_redundant(s.gauge, state)
+    assert [(r.dead, r.constant, r.merged) for r in pruned.removals] == [((1, 3), (5,), ())]
+    assert same_function(s, state, Gated(7), pruned) < 1e-12
+
+
+def test_constant_units_of_a_transformer_layer() -> None:
+    def layer(width: int) -> nn.Module:
+        return nn.TransformerEncoderLayer(6, 2, width, activation="gelu", batch_first=True, norm_first=True)
+
+    s = module_subject(layer(8), torch.randn(2, 5, 6))
+    state = changed(s, lambda t: t["linear1.weight"][3].zero_())
+    pruned = act.prune_redundant(s.gauge, state)
+    assert [(r.bond, r.constant) for r in pruned.removals] == [("linear1.weight[0]", (3,))]
+    assert same_function(s, state, layer(7), pruned) < 1e-12
+
+
+def test_a_constant_that_nothing_takes_up_stays() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3, bias=False))
+    s = module_subject(model, torch.randn(6, 4))
+    state = changed(s, lambda t: t["0.weight"][2].zero_())
+    pruned = act.prune_redundant(s.gauge, state)
+    assert not pruned.changed and pruned.left == (
+        "0.weight[0]: unit 2 is constant, and stays: no bias comes before the output",
+    )
+    found = next(x for x in act.strata(s.gauge, state) if x.kind == "constant")
+    assert found.stays and found.gain == 0 and found.distance == 0
+
+
+def test_a_bias_with_other_uses_takes_nothing_up() -> None:
+    """The step's bias is added three times, to a unit that is constant with two values."""
+    s = module_subject(Recurrent(), torch.randn(5, 3))
+
+    def edit(t: dict[str, Tensor]) -> None:
+        for n in ("enter.weight", "step.weight"):
+            t[n][6] = 0
+
+    pruned = act.prune_redundant(s.gauge, changed(s, edit))
+    assert not pruned.changed and "unit 6 is constant, and stays: step.bias" in pruned.left[0]
+
+
+def nullity(s: Subject, state: dict[str, Tensor]) -> int:
+    (x,), _ = s.inputs
+    names = [n for n, t in state.items() if t.is_floating_point()]
+
+    def f(*tensors: Tensor) -> Tensor:
+        return torch.func.functional_call(s.model, dict(zip(names, tensors, strict=True)), (x,)).reshape(-1)
+
+    values = tuple(state[n] for n in names)
+    rows = torch.autograd.functional.jacobian(f, values)
+    jacobian = torch.cat([r.reshape(r.shape[0], -1) for r in rows], 1)
+    return jacobian.shape[1] - int(torch.linalg.matrix_rank(jacobian, rtol=1e-10))
+
+
+def test_how_near_a_constant_and_what_the_group_gains() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    s = module_subject(model, torch.randn(60, 4))
+    s.state = changed(s, lambda t: t["0.bias"].fill_(0.6))
+
+    def distance_of(factor: float) -> act.Stratum:
+        state = {n: t.clone() for n, t in s.state.items()}
+        state["0.weight"][4] *= factor
+        return next(x for x in act.strata(s.gauge, state) if x.kind == "constant")
+
+    norms = s.state["0.weight"].norm(dim=1)
+    largest = torch.cat([norms[:4], norms[5:]]).max()
+    assert distance_of(1e-5).units == (4,)
+    assert distance_of(1e-5).distance == pytest.approx(1e-5 * float(norms[4] / largest), rel=1e-9)
+    state = {n: t.clone() for n, t in s.state.items()}
+    state["0.weight"][4] = 0
+    assert nullity(s, s.state) == s.gauge.dim == 6
+    assert nullity(s, state) - nullity(s, s.state) == distance_of(0.0).gain == 3

@@ -101,6 +101,27 @@ def test_the_entry_is_found_by_trying(kind: str, up: str, down: str, entry: str,
 
 
 @pytest.mark.slow
+def test_constant_units_go_into_the_next_bias(tmp_path: Path) -> None:
+    """Two in every layer, whose input is not read; the biases behind change, and nothing else but the width."""
+    a, b = save("gpt2", tmp_path / "a"), tmp_path / "b"
+    for file in a.glob("*.safetensors"):
+        held = load_file(file)
+        for name, t in held.items():
+            if name.endswith("mlp.c_fc.weight"):
+                t[:, [3, 4]] = 0
+            if name.endswith("mlp.c_fc.bias"):
+                t[3], t[4] = 0.8, -0.4
+        save_file(held, file, metadata={"format": "pt"})
+    record = apply(a, b, ["prune-redundant"])
+    assert record is not None and record["verify"]["exact"]["error"] < 1e-13
+    assert all(sorted(r["constant"]) == [3, 4] and not r["dead"] for r in record["removed"])
+    assert error(outputs(a), outputs(b)) < 1e-6
+    old, new = tensors(a), tensors(b)
+    changed = {re.sub(r".*mlp\.", "", n) for n in old if not torch.equal(old[n], new[n])}
+    assert changed == {"c_fc.weight", "c_fc.bias", "c_proj.weight", "c_proj.bias"}
+
+
+@pytest.mark.slow
 def test_a_width_that_no_entry_sets(tmp_path: Path) -> None:
     a = save("bloom", tmp_path / "a")
     redundant(a, r"dense_h_to_4h\.", r"dense_4h_to_h\.weight")

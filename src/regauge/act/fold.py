@@ -75,7 +75,7 @@ def _name(v: Value) -> str:
     return v.op.name
 
 
-def _parameter(v: Value) -> Value | None:
+def parameter_of(v: Value) -> Value | None:
     """The parameter that a value shows under another shape."""
     while isinstance(v.op, Reshape) or isinstance(v.op, Einsum) and len(v.args) == 1 and v.op.ins[0] == v.op.out:
         (v,) = v.args
@@ -88,7 +88,7 @@ def gains(plan: Plan) -> list[Value]:
     found: dict[int, Value] = {}
     for v in plan.graph.values:
         for i, a in enumerate(v.args):
-            p = _parameter(a)
+            p = parameter_of(a)
             if p is None or isinstance(v.op, Reshape):
                 continue
             uses.setdefault(p.id, []).append(_is_gain(v, i))
@@ -106,13 +106,13 @@ def _is_gain(v: Value, i: int) -> bool:
 def shifts(plan: Plan) -> list[Value]:
     """Parameters that are added right behind a gain."""
     multiplied = {
-        v.id for v in plan.graph.values if any(_is_gain(v, i) and _parameter(a) for i, a in enumerate(v.args))
+        v.id for v in plan.graph.values if any(_is_gain(v, i) and parameter_of(a) for i, a in enumerate(v.args))
     }
     found: dict[int, Value] = {}
     for v in plan.graph.values:
         if isinstance(v.op, Add) and len(v.args) == 2:
             for a, b in (v.args, v.args[::-1]):
-                p = _parameter(b)
+                p = parameter_of(b)
                 if a.id in multiplied and p is not None:
                     found[p.id] = p
     return list(found.values())

@@ -1,20 +1,23 @@
-"""Removing what is exactly redundant: units without effect, and all but one of several units that are equal.
+"""Removing what is exactly redundant: units without effect, constant units, and all but one of several that are equal.
 
 The function stays; the tensors become smaller. If unit k carries c times the value of unit j, its readers' columns are added
-to those of j, times c. What goes is decided once, bond by bond (`redundant`); then each tensor is cut by itself (`Smaller`).
+to those of j, times c; if it carries a constant, what its readers make of that is added to the biases behind them.
+What goes is decided once, bond by bond (`redundant`); then each tensor is cut by itself (`Smaller`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from math import prod
 
 import torch
 from torch import Tensor
 
+from regauge.act.constant import Constants, distance
+from regauge.act.removal import Removal
 from regauge.act.units import Units, asleep, normal, units
 from regauge.errors import InputError
 from regauge.graph.ir import Param
@@ -24,49 +27,6 @@ from regauge.solve.plan import Plan
 from regauge.solve.state import State, positions
 
 EXACT = 1e-12  # relative: double precision on the numbers as they are stored
-
-
-@dataclass(frozen=True)
-class Removal:
-    """On one bond of `size` units: those without effect, and for each unit that is merged the one that stands for it.
-
-    root: the index set in the plan. factors: block of a reader -> for each merged unit, by how much its column is multiplied
-    before it is added to the other's."""
-
-    bond: str
-    root: int
-    size: int
-    dead: tuple[int, ...]
-    merged: tuple[tuple[int, int], ...]
-    factors: Mapping[int, tuple[float, ...]] = field(default_factory=dict, repr=False)
-
-    @property
-    def count(self) -> int:
-        return len(self.dead) + len(self.merged)
-
-    @property
-    def gone(self) -> list[int]:
-        return [*self.dead, *(k for k, _ in self.merged)]
-
-    def first(self, n: int) -> Removal:
-        """The same with n units at most: the dead go first."""
-        m = max(0, n - len(self.dead))
-        return replace(
-            self, dead=self.dead[:n], merged=self.merged[:m], factors={b: f[:m] for b, f in self.factors.items()}
-        )
-
-    def __str__(self) -> str:
-        return f"{self.bond}: {self.count} units removed ({len(self.dead)} dead, {len(self.merged)} merged)"
-
-    def plain(self) -> dict[str, Any]:
-        """As data for JSON; `Removal.of` reads it back."""
-        return {**vars(self), "factors": {str(b): list(f) for b, f in self.factors.items()}}
-
-    @staticmethod
-    def of(data: Mapping[str, Any]) -> Removal:
-        factors = {int(b): tuple(f) for b, f in data["factors"].items()}
-        merged = tuple((k, j) for k, j in data["merged"])
-        return Removal(data["bond"], data["root"], data["size"], tuple(data["dead"]), merged, factors)
 
 
 @dataclass(frozen=True)
@@ -88,11 +48,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Pruned:
-    """state: the smaller state dict, every name with its dtype. removals, axes: what went, bond by bond and axis by axis."""
+    """state: the smaller state dict, every name with its dtype. removals, axes: what went, bond by bond and axis by axis.
+    left: constant units that stay, with the reason, one sentence each."""
 
     state: Mapping[str, Tensor]
     removals: tuple[Removal, ...]
     axes: tuple[Axis, ...]
+    left: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -104,34 +66,63 @@ def prune_redundant(gauge: Gauge, state: Mapping[str, Tensor], *, tolerance: flo
     default asks for equality in double precision, since then the function does not change beyond rounding, whatever the
     dtype. At least one unit stays on every bond.
 
-    Units are entries that nothing but linear readers mixes: of a hidden layer, a channel, a gated feed-forward layer. Raises
-    InputError where a fused tensor holds a unit only in part.
+    Units are entries that nothing but linear readers mixes: of a hidden layer, a channel, a gated feed-forward layer. A unit
+    whose value is the same whatever the input goes where biases behind its readers take that up exactly (a convolution that
+    pads mixes zeros into it, so none can); else it stays, and `left` says why. Raises InputError where a fused tensor holds a
+    unit only in part.
     """
     plan = gauge.plan
-    removals = redundant(gauge, state, tolerance=tolerance)
-    smaller, wide = Smaller(plan, removals), State(plan, state)
+    found = redundant(gauge, state, tolerance=tolerance)
+    smaller, wide = Smaller(plan, found.removals), State(plan, state)
     out: dict[str, Tensor] = dict(state)
     for name in smaller.tensors:
         for alias in dict.fromkeys((name, *plan.aliases.get(name, ()))):
             if alias in state:
                 out[alias] = smaller.result(wide, name).to(state[alias])
-    return Pruned(out, removals, smaller.axes)
+    return Pruned(out, found.removals, smaller.axes, found.left)
 
 
-def redundant(gauge: Gauge, state: Mapping[str, Tensor], *, tolerance: float | None = None) -> tuple[Removal, ...]:
-    """What can go, for every bond where something can. Reads one bond at a time, in float64."""
+@dataclass(frozen=True)
+class Redundant:
+    """removals: what can go, for every bond where something can. left: constant units that cannot, and why."""
+
+    removals: tuple[Removal, ...]
+    left: tuple[str, ...]
+
+
+def redundant(gauge: Gauge, state: Mapping[str, Tensor], *, tolerance: float | None = None) -> Redundant:
+    """What can go. Reads one bond at a time, in float64."""
     wide = State(gauge.plan, state)
-    found = (_redundant(u, wide, EXACT if tolerance is None else tolerance) for u in units(gauge.plan))
-    return tuple(r for r in found if r is not None)
+    left: list[str] = []
+    found = [
+        _redundant(gauge.plan, u, wide, EXACT if tolerance is None else tolerance, left) for u in units(gauge.plan)
+    ]
+    return Redundant(tuple(r for r in found if r is not None), tuple(left))
 
 
-def _redundant(u: Units, state: State, limit: float) -> Removal | None:
-    dead = (asleep(u, state) <= limit).nonzero().flatten().tolist()
-    if len(dead) == u.n:
-        dead = dead[1:]
+def _redundant(plan: Plan, u: Units, state: State, limit: float, left: list[str]) -> Removal | None:
+    quiet = asleep(u, state) <= limit
+    dead = quiet.nonzero().flatten().tolist()
+    still = ((distance(plan, u, state) <= limit) & ~quiet).nonzero().flatten().tolist()
+    constant: dict[int, dict[str, Tensor]] = {}
+    constants = Constants(plan, u, state, limit)
+    for k in still:
+        fate = constants.fate(k)
+        if fate.stays:
+            left.append(f"{u.name}: unit {k} is constant, and stays: {fate.stays}")
+        elif fate.shifts:
+            constant[k] = fate.shifts
+        else:
+            dead.append(k)
+    if len(dead) + len(constant) == u.n:
+        if dead:
+            dead = dead[1:]
+        else:
+            del constant[min(constant)]
+    dead.sort()
     unit = normal(u, state)
     x = unit.vectors
-    gone = set(dead)
+    gone = {*dead, *constant}
     merged: list[tuple[int, int]] = []
     norms = x.norm(dim=1)
     order = torch.argsort(norms, descending=True, stable=True).tolist()
@@ -150,14 +141,22 @@ def _redundant(u: Units, state: State, limit: float) -> Removal | None:
             insort(by_shadow, (place[k], k))
         else:
             merged.append((k, twin))
-    if not dead and not merged:
+    if not gone and not merged:
         return None
     merged.sort()
     factors = {}
     for b, _ in u.readers:
         f = torch.exp(unit.log[b.id]) * unit.flip[b.id]  # a unit's column, times f, is that of a normal unit
         factors[b.id] = tuple(float(f[k] / f[j]) for k, j in merged)
-    return Removal(u.name, u.root, u.n, tuple(dead), tuple(merged), factors)
+    taking = dict.fromkeys(name for shifts in constant.values() for name in shifts)
+    shifts = {
+        name: tuple(
+            tuple(held[name].reshape(-1).tolist() if name in held else [0.0] * prod(plan.shapes[name]))
+            for held in constant.values()
+        )
+        for name in taking
+    }
+    return Removal(u.name, u.root, u.n, tuple(dead), tuple(merged), factors, tuple(constant), shifts)
 
 
 def _twin(x: Tensor, k: int, near: list[int], limit: float) -> int | None:
@@ -185,8 +184,8 @@ class Smaller:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """Canonical names of those that become smaller."""
-        return tuple(self.gone)
+        """Canonical names of those that become smaller, or take up a constant."""
+        return tuple(dict.fromkeys((*self.gone, *(p for r in self.removals.values() for p in r.shifts))))
 
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
@@ -203,16 +202,16 @@ class Smaller:
 
     def result(self, state: State, name: str) -> Tensor:
         """The smaller tensor: the bits that were stored where nothing else happens to it, else in wide dtype."""
-        merged = self._merged(state, name)
-        if merged is None:
+        changed = self._changed(state, name)
+        if changed is None:
             moved = state.result(name)
             return self.cut(name, state.stored(name) if moved is None else moved)
-        return self.cut(name, self._op(name).chart.inverse(merged))
+        return self.cut(name, self._op(name).chart.inverse(changed))
 
     def tensor(self, state: State, name: str) -> Tensor:
         """The smaller tensor, wide and in its chart."""
-        merged = self._merged(state, name)
-        return self.cut(name, state.tensor(name) if merged is None else merged)
+        changed = self._changed(state, name)
+        return self.cut(name, state.tensor(name) if changed is None else changed)
 
     def cut(self, name: str, t: Tensor) -> Tensor:
         for a in self._axes_of(name):
@@ -241,8 +240,9 @@ class Smaller:
     def _op(self, name: str) -> Param:
         return next(v.op for v in self.plan.parameters() if isinstance(v.op, Param) and v.op.name == name)
 
-    def _merged(self, state: State, name: str) -> Tensor | None:
-        """The tensor with the columns of merged units added to those that stand for them; None if it reads none."""
+    def _changed(self, state: State, name: str) -> Tensor | None:
+        """The tensor with the columns of merged units added to those that stand for them, and with the constants that it
+        takes up; None if there are none."""
         whole: Tensor | None = None
         for u in self.units:
             removal = self.removals[u.root]
@@ -251,6 +251,9 @@ class Smaller:
                 if b.value.op.name == name and removal.merged:
                     whole = state.tensor(name).clone() if whole is None else whole
                     _add(whole, b, leaf, removal)
+            for taken in removal.shifts.get(name, ()):
+                whole = state.tensor(name) if whole is None else whole
+                whole = whole + torch.tensor(taken, dtype=whole.dtype).reshape(whole.shape)
         return whole
 
     def _mark(self, u: Units, drop: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""Strata: where the group enlarges. Two units coincide, a unit has no effect, a product of maps loses rank.
+"""Strata: where the group enlarges. Two units coincide, a unit has no effect or is constant, a product of maps loses rank.
 
 On such a stratum the weights have more symmetries than the generic gauge (at two equal units their outgoing weights may be
 shared in any proportion), the Jacobian loses rank, and training slows down. This file measures how near a given state is.
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from regauge.act.balance import grams
+from regauge.act.constant import Constants, distance
 from regauge.act.slices import parts
 from regauge.act.units import Units, asleep, normal, units
 from regauge.graph.ir import Param
@@ -27,9 +28,10 @@ CHUNK = 1024
 class Stratum:
     """The nearest stratum of one kind on one bond.
 
-    kind: "coincide" (two units are equal up to their scale and sign), "dead" (a unit has no effect), "rank" (a product of two
-    maps loses rank). distance: relative to the size of a unit, or the smallest singular value over the largest; 0 on the
-    stratum. units: which; count: how many units are within `near` of it. gain: dimensions that the group has more there.
+    kind: "coincide" (two units are equal up to their scale and sign), "dead" (a unit has no effect), "constant" (its value is
+    the same whatever the input), "rank" (a product of two maps loses rank). distance: relative to the size of a unit, or the
+    smallest singular value over the largest; 0 on the stratum. units: which; count: how many units are within `near` of it.
+    gain: dimensions that the group has more there, at least. note: of a constant, where it can go; stays: it cannot.
     """
 
     kind: str
@@ -38,6 +40,8 @@ class Stratum:
     units: tuple[int, ...]
     count: int = 0
     gain: int = 0
+    note: str = ""
+    stays: bool = False
 
     def __str__(self) -> str:
         match self.kind:
@@ -45,6 +49,9 @@ class Stratum:
                 what = f"units {self.units[0]} and {self.units[1]} coincide up to {self.distance:.1e}"
             case "dead":
                 what = f"unit {self.units[0]} is dead up to {self.distance:.1e}"
+            case "constant":
+                what = f"unit {self.units[0]} is constant up to {self.distance:.1e}"
+                what += f", {self.note}" if self.note else ""
             case _:
                 what = f"the product of its maps loses rank up to {self.distance:.1e}"
         return f"{self.bond}: {what}" + (f" ({self.count} such)" if self.count > 1 else "")
@@ -57,21 +64,38 @@ def strata(gauge: Gauge, state: Mapping[str, Tensor], *, near: float = 1e-3) -> 
     """
     plan = gauge.plan
     wide = State(plan, state)
-    found = [s for u in units(plan) for s in _units(u, wide, near)]
+    found = [s for u in units(plan) for s in _units(plan, u, wide, near)]
     found += _ranks(plan, wide, near)
     return tuple(sorted(found, key=lambda s: s.distance))
 
 
-def _units(u: Units, state: State, near: float) -> list[Stratum]:
+def _units(plan: Plan, u: Units, state: State, near: float) -> list[Stratum]:
     width = sum(int(torch.tensor(b.sizes).prod()) // u.n for b, _ in u.readers)
     quiet = asleep(u, state)
     weakest = int(quiet.argmin())
     count = int((quiet <= near).sum())
     dead = Stratum("dead", u.name, float(quiet[weakest]), (weakest,), count, count * _written(u))
-    i, j, distance, close = nearest(normal(u, state).vectors, quiet > near, near)
-    if i < 0:
-        return [dead]
-    return [dead, Stratum("coincide", u.name, distance, (i, j), close, close * width)]
+    found = [dead, *_constant(plan, u, state, near, quiet > near, width)]
+    i, j, apart, close = nearest(normal(u, state).vectors, quiet > near, near)
+    if i >= 0:
+        found.append(Stratum("coincide", u.name, apart, (i, j), close, close * width))
+    return found
+
+
+def _constant(plan: Plan, u: Units, state: State, near: float, awake: Tensor, width: int) -> list[Stratum]:
+    """The unit that is nearest to a constant, of those that have an effect; what becomes of it if it is near. Its readers
+    trade against the biases that take it up."""
+    far = torch.where(awake, distance(plan, u, state), torch.inf)
+    k, count = int(far.argmin()), int((far <= near).sum())
+    if not bool(torch.isfinite(far[k])):
+        return []
+    if not count:
+        return [Stratum("constant", u.name, float(far[k]), (k,))]
+    fate = Constants(plan, u, state, near).fate(k)
+    if fate.stays:
+        return [Stratum("constant", u.name, float(far[k]), (k,), count, 0, f"and stays: {fate.stays}", True)]
+    note = f"which {' and '.join(fate.shifts)} can take up" if fate.shifts else "always zero"
+    return [Stratum("constant", u.name, float(far[k]), (k,), count, count * width, note)]
 
 
 def _written(u: Units) -> int:

@@ -89,7 +89,10 @@ def apply(
         int | None, typer.Option("--random", metavar="SEED", help="A random element of the group.")
     ] = None,
     prune_redundant: Annotated[
-        bool, typer.Option("--prune-redundant", help="Remove units that are dead or equal to others; widths follow.")
+        bool,
+        typer.Option(
+            "--prune-redundant", help="Remove units that are dead, constant or equal to others; widths follow."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the random signs and matrices of --rotate.")] = 0,
     verify: VerifyOption = Verify.full,

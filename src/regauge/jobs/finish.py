@@ -156,7 +156,7 @@ def proved(job: Job, mode: str, tell: Tell) -> Proof:
 
     def cut(name: str) -> Tensor:
         assert smaller is not None
-        return smaller.tensor(moved, name) if name in smaller.gone else moved.tensor(name)
+        return smaller.tensor(moved, name) if name in smaller.tensors else moved.tensor(name)
 
     return prove(Function(graph, before), Function(small, moved, cut), Function(small, after), mode, tell, strict=limit)
 
@@ -177,12 +177,12 @@ def padded(job: Job, moved: State) -> Callable[[str, Shards | None], Tensor]:
         assert smaller is not None
         old = moved.tensor(name)
         if shards is None:
-            return smaller.padded(name, smaller.tensor(moved, name), old) if name in smaller.gone else old
+            return smaller.padded(name, smaller.tensor(moved, name), old) if name in smaller.tensors else old
         op = moved.params[name].op
         assert isinstance(op, Param)
         stored = shards[names[moved.names[name]]].to(moved.dtype)
         stored = op.chart.forward(stored) if op.chart.steps else stored
-        return smaller.padded(name, stored, old) if name in smaller.gone else stored
+        return smaller.padded(name, stored, old) if name in smaller.tensors else stored
 
     return read
 
@@ -221,7 +221,7 @@ def removed(job: Job) -> list[dict[str, Any]]:
     if job.smaller is None:
         return []
     return [
-        {"bond": r.bond, "size": r.size, "dead": list(r.dead), "merged": [list(m) for m in r.merged],
+        {"bond": r.bond, "size": r.size, "dead": list(r.dead), "constant": list(r.constant), "merged": [list(m) for m in r.merged],
          "axes": [[a.tensor, a.axis, a.before, a.after] for a in job.smaller.axes_of(r)]}
         for r in job.smaller.removals.values()
     ]  # fmt: skip

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ import torch
 
 import regauge
 from regauge.act import Recipe
-from regauge.act.prune import Removal, Smaller, redundant
+from regauge.act.prune import Smaller, redundant
 from regauge.act.recipe import After
+from regauge.act.removal import Removal
 from regauge.checkpoint.lazy import LazyState
 from regauge.checkpoint.naming import Group, Naming
 from regauge.checkpoint.opened import Sample
@@ -119,7 +120,7 @@ class Job:
     ) -> torch.Tensor | None:
         """A parameter of the result by its canonical name, in `dtype` (wide by default); None if it is the input's. into:
         bytes that it may be written into, as many as the input's."""
-        if self.smaller is not None and name in self.smaller.gone:
+        if self.smaller is not None and name in self.smaller.tensors:
             return self.smaller.result(moved, name).to(dtype or moved.dtype)
         return moved.result(name, dtype, None if into is None or dtype is None else into.view(dtype))
 
@@ -256,14 +257,16 @@ def write_config(home: Path, config: dict[str, Any], patches: tuple[Patch, ...])
 def fitted(source: Path, home: Path, origin: Origin, gauge: Gauge, element: Element, settings: Settings) -> Fitted:
     """The units that go: all that are redundant, or as many as config.json can follow. Raises InputError where none is."""
     found = redundant(gauge, After(element, origin.state), **(settings.prune or {}))
-    if not found:
+    if not found.removals:
+        stay = f" ({'; '.join(found.left)})" if found.left else ""
         raise InputError(
-            f"{source}: no unit is redundant: leave out prune-redundant (`regauge inspect MODEL --at-weights` shows how far "
+            f"{source}: no unit is redundant{stay}: leave out prune-redundant (`regauge inspect MODEL --at-weights` shows how far "
             "the nearest is; {tolerance: X} takes those within X)"
         )
     if settings.model is not None:
-        return Fitted(found, (), ())
-    return fit(source, home / AFTER, origin.config, gauge.plan, found)
+        return Fitted(found.removals, (), found.left)
+    fitting = fit(source, home / AFTER, origin.config, gauge.plan, found.removals)
+    return replace(fitting, left=(*fitting.left, *found.left))
 
 
 def shapes_of_files(origin: Origin, smaller: Smaller) -> dict[str, tuple[int, ...]]:

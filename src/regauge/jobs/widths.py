@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regauge.act.prune import Removal, Smaller, footprint
+from regauge.act.prune import Smaller, footprint
+from regauge.act.removal import Removal
 from regauge.act.units import Units, units
 from regauge.checkpoint.pretrained import build, quiet, read_config
 from regauge.checkpoint.skeleton import parameters_on_meta

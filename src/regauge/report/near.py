@@ -15,7 +15,7 @@ SHOWN = 8
 
 class StratumView(TypedDict):
     """distance: relative; 0 on the stratum. near: within what was asked for. count: units (or pairs) that near; gain:
-    dimensions that the group has more on it."""
+    dimensions that the group has more on it. stays: a constant that nothing takes up."""
 
     kind: str
     bond: str
@@ -24,6 +24,7 @@ class StratumView(TypedDict):
     units: list[int]
     count: int
     gain: int
+    stays: bool
     text: str
 
 
@@ -38,6 +39,7 @@ def near_strata(found: Iterable[Stratum], near: float) -> list[StratumView]:
             units=list(s.units),
             count=s.count,
             gain=s.gain,
+            stays=s.stays,
             text=str(s),
         )
         for s in found
@@ -61,7 +63,7 @@ def at_weights(result: dict[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"  - {s['text']}{gain}", overflow="fold")
     if len(close) > SHOWN:
         yield Text(f"  and {len(close) - SHOWN} more (--json lists all)")
-    if any(s["kind"] != "rank" and s["distance"] < 1e-6 for s in close):
+    if any(s["kind"] != "rank" and not s["stays"] and s["distance"] < 1e-6 for s in close):
         yield Text(
             "  units that are redundant exactly can go, the function stays: regauge apply MODEL OUT --prune-redundant",
             overflow="fold",

@@ -10,9 +10,10 @@ import numpy as np
 
 from regauge.graph.ir import Graph, Param, Value
 from regauge.graph.ir import Source as Place
-from regauge.solve.blocks import Blocks
+from regauge.solve.blocks import Blocks, Relation
 from regauge.solve.cells import Cells
 from regauge.solve.charges import Charges
+from regauge.solve.facts import plain_relations
 from regauge.solve.frames import Derived, Frames
 from regauge.solve.indices import Indices
 
@@ -65,6 +66,17 @@ class Plan:
         """Parameters of which another one takes in all that they do: not in the graph, free to be anything."""
         factors = {f.name: f for v in self.parameters() for u in v.op.updates for f in u.factors}  # type: ignore[union-attr]
         return tuple(Value(-1, Param(f.name), (), f.shape, True, False, Place()) for f in factors.values())
+
+    @cached_property
+    def touching(self) -> dict[int, list[Relation]]:
+        """Index set -> the relations that it takes part in."""
+        out: dict[int, list[Relation]] = {}
+        for r in plain_relations(self.blocks):
+            for root in dict.fromkeys(
+                self.indices.root[self.indices.cells.of(t, l)] for t in r.terms for l in t.labels
+            ):
+                out.setdefault(root, []).append(r)
+        return out
 
     def parameters(self) -> list[Value]:
         return [v for v in self.graph.values if isinstance(v.op, Param)]
