@@ -182,7 +182,7 @@ class Smaller:
         for u in self.units:
             self._mark(u, self.removals[u.root].gone)
 
-    @property
+    @cached_property
     def tensors(self) -> tuple[str, ...]:
         """Canonical names of those that become smaller, or take up a constant."""
         return tuple(dict.fromkeys((*self.gone, *(p for r in self.removals.values() for p in r.shifts))))
