@@ -50,7 +50,7 @@ def main() -> None:
     columns = []
     for budget in BUDGETS:
         steps = max(budget // METHODS[options.solver].stages, 1)
-        with Progress(transient=True) as progress:
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
             task = progress.add_task("tuning", total=None)
             tuned = flow.tune(
                 model,
