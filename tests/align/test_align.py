@@ -120,8 +120,8 @@ def test_every_model_of_the_zoo_is_found_again(name: str) -> None:
     gauge = regauge.infer(call.model, call.args, call.kwargs, observe=call.observe)
     state = call.model.state_dict()
     found = align(gauge, state, gauge.sample(1).apply(state))
-    if name in BEYOND:
-        assert found.verdict != GAUGE_EQUAL
+    if name in BEYOND:  # a limit (comparing.md), and no more than that: not equal, yet never unrelated
+        assert found.verdict == DERIVED, str(found)
         return
     assert found.verdict in (GAUGE_EQUAL, IDENTICAL), str(found)
 

@@ -10,7 +10,7 @@ from regauge.align import DERIVED, GAUGE_EQUAL, UNRELATED, align  # noqa: E402
 from tests.align.heldout import FAMILIES, gauge_of, pairs  # noqa: E402
 
 WANTED = {"equal": {GAUGE_EQUAL}, "derived": {DERIVED}, "unrelated": {UNRELATED}}
-# norms with a shift that only readers without biases take up: the sign of the ones is not always found; never unrelated
+# norms with a shift that only readers without biases take up divide rounding by a small constant (comparing.md, limits)
 BEYOND = {"stablelm": {GAUGE_EQUAL, DERIVED}}
 
 

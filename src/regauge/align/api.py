@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regauge.align.bonds import Aligned, per_bond
-from regauge.align.sketch import RELATED, sketch
+from regauge.align.sketch import NEAR, sketch
 from regauge.align.solve import Progress, element_between
 from regauge.align.verdict import (
     DERIVED,
@@ -43,7 +43,7 @@ class Alignment:
     as the group can. residual: |g.a - b| / |b| over all parameters; floor: what rounding alone would leave of it.
     similarity: mean cosine between g.a and b; chance: the same between a and a b whose entries were shuffled, None where
     it was not needed. answers: similarity of the two sketches, None where it was not needed or cannot be had: models that
-    answer alike are not called unrelated, even where no element was found. rows: the same by parameter; bonds: what
+    answer as one are not called unrelated, even where no element was found. rows: the same by parameter; bonds: what
     differs at each bond. undetermined: bonds that nothing could align.
     """
 
@@ -67,7 +67,7 @@ class Alignment:
         lines += [f"  not aligned: {name}" for name in self.undetermined]
         if self.answers is not None and self.verdict == DERIVED:
             lines.append(
-                f"  no element brings them near, but they answer alike: similarity of sketches {self.answers:.2f}"
+                f"  no element brings them near, but they answer as one: similarity of sketches {self.answers:.2f}"
             )
         return "\n".join(lines)
 
@@ -116,7 +116,7 @@ def align(
         return _alignment(gauge, DERIVED, element, rows, chance, undetermined, state_a, state_b)
     say("answers")
     answers = _answers(gauge, state_a, state_b)
-    verdict = DERIVED if answers is not None and answers >= RELATED else UNRELATED
+    verdict = DERIVED if answers is not None and answers >= NEAR else UNRELATED
     far = _alignment(gauge, verdict, element, rows, chance, undetermined, state_a, state_b)
     return replace(far, answers=answers)
 

@@ -39,7 +39,9 @@ def compared(result: dict[str, Any]) -> RenderableType:
             )
         )
     if result["verdict"] == "derived" and result["answers"] is not None:
-        parts.append(Text(f"no element brings them near, but they answer alike: sketches {result['answers']:.2f}"))
+        parts.append(
+            Text(f"no element brings them near, but they answer as one: similarity of sketches {result['answers']:.2f}")
+        )
     if result["element"]:
         parts.append(Text(f"the transformation from A to B: {result['element']}"))
     if result["undetermined"]:
