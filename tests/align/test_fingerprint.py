@@ -13,7 +13,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 import regauge  # noqa: E402
-from regauge.align import Sketch, sketch  # noqa: E402
+from regauge.align import Sketch, sketch, stream  # noqa: E402
 from regauge.align.sketch import NEAR, RELATED  # noqa: E402
 from regauge.cli.app import run  # noqa: E402
 from regauge.jobs.fingerprint import SIZE, prepared, read_fingerprint, shortened  # noqa: E402
@@ -38,6 +38,22 @@ def test_gauges_agree_relatives_are_near_and_strangers_far(name: str) -> None:
         assert base.similarity(of(g.apply(near))) > RELATED
     for seed in (5, 6, 7):
         assert base.similarity(of(build(name, seed)[0].state_dict())) < RELATED
+
+
+@pytest.mark.parametrize("native", [frozenset(), frozenset({torch.bfloat16})])
+@pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
+def test_pieces_and_dtypes_give_one_sketch(name: str, native: frozenset[torch.dtype], monkeypatch) -> None:
+    model, _ = build(name)
+    gauge = regauge.infer(model, (), shortened(inputs(name)))
+    state = model.state_dict()
+    whole = sketch(gauge, state, name)
+    monkeypatch.setattr(stream, "LARGE", 0)
+    monkeypatch.setattr(stream, "PIECE", 100)
+    monkeypatch.setattr(stream, "native", lambda: native)
+    assert whole.similarity(sketch(gauge, state, name)) > 1 - 1e-6
+    assert whole.similarity(sketch(gauge, stored(state, torch.bfloat16), name)) > 0.999
+    moved = gauge.sample(2).apply(state)
+    assert whole.similarity(sketch(gauge, stored(moved, torch.bfloat16), name)) > NEAR
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,21 @@
 """The values of a graph one after the other, its weights read ahead and a few rows at a time.
 
-What stands in memory is activations and a few pieces of weights. A large weight that a contraction reads is split along
-its first axis: each piece is read, widened and contracted while the next one is on its way. Of a weight that is
-contracted with a constant (a table with the rows that the inputs ask for), only the rows that the constant names are read.
+What stands in memory is activations and a few pieces of weights. A weight that one contraction reads is split along its
+first axis: each piece is read into memory that is used again, and contracted while it is in the processor's cache and the
+next one is on its way. Where the processor multiplies bfloat16, a matrix that is stored so meets its vectors in bfloat16
+(rounded as the weights are, summed in float32); otherwise it is widened. Of a weight that is contracted with a constant (a
+table with the rows that the inputs ask for), only the rows that the constant names are read.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from math import prod
+from queue import SimpleQueue
+from threading import Lock, Thread
+from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,20 +24,23 @@ from torch import Tensor
 from regauge.graph.ir import Einsum, Free, Graph, Param, Value, evaluate
 from regauge.solve.plan import Plan
 
-PIECE = 1 << 19  # entries of a weight that are widened and used at once
-AHEAD = 3  # pieces
+PIECE = 1 << 20  # entries of a weight that are read and used at once
+LARGE = 1 << 14  # entries from which a weight is used in pieces
+AHEAD = 4  # pieces that are read before they are asked for
 
 
 @runtime_checkable
 class Rowwise(Protocol):
     """A state dict that can give some rows of a tensor without the others."""
 
-    def rows(self, name: str, first: int, last: int) -> Tensor: ...
+    def rows(self, name: str, first: int, last: int, into: Tensor | None = None) -> Tensor:
+        """into: bytes that may be used for them."""
+        ...
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stored tensor, or some of its rows: from first to last, or those of the numbers `which`."""
+    """A stored tensor in float32, or some of its rows as they are stored: from first to last, or of the numbers `which`."""
 
     name: str
     first: int = 0
@@ -44,24 +51,21 @@ class Piece:
 def values(plan: Plan, state: Mapping[str, Tensor], wanted: set[int]) -> Iterator[tuple[int, Tensor]]:
     """The wanted values in order, each as soon as it is known; in float32."""
     graph = plan.graph
-    order = _order(graph)
-    cut = {v.id: k for v in order if (k := _cut(v)) is not None}
+    order, left = _order(graph), _readers(graph)
+    cut = {v.id: k for v in order if (k := _cut(v, left)) is not None}
     named = {v.id: found for v in order if v.id in cut and (found := _named(v, cut[v.id])) is not None}
     used = {v.args[k].id for v in order if (k := cut.get(v.id)) is not None}
     whole = {a.id for v in order for j, a in enumerate(v.args) if a.id in used and cut.get(v.id) != j}
     order = [v for v in order if v.id not in used or v.id in whole]
-    left = _readers(graph)
     held: dict[int, Tensor] = {}
     pieces = [p for v in order for p in _pieces(v, cut.get(v.id), named.get(v.id))]
-    source = Source(plan, state)
-    with ThreadPoolExecutor(1) as pool:
-        ready = _ahead(pool, source, pieces)
+    with Ahead(Source(plan, state), pieces) as ahead:
         for v in order:
             match v.op:
                 case Param(chart=chart, updates=updates):
-                    held[v.id] = chart.forward(next(ready))
+                    held[v.id] = chart.forward(ahead.next())
                     for u in updates:
-                        held[v.id] = held[v.id] + u.value(source.whole)
+                        held[v.id] = held[v.id] + u.value(ahead.source.whole)
                 case Free():
                     t = v.op.thunk()
                     held[v.id] = t.float() if t.is_floating_point() else t
@@ -70,7 +74,7 @@ def values(plan: Plan, state: Mapping[str, Tensor], wanted: set[int]) -> Iterato
                     if k is None:
                         held[v.id] = evaluate(op, [held[a.id] for a in v.args], v.shape)
                     else:
-                        held[v.id] = _contracted(v, k, named.get(v.id), held, ready)
+                        held[v.id] = _contracted(v, k, named.get(v.id), held, ahead)
                     for a in v.args:
                         left[a.id] -= 1
                         if not left[a.id]:
@@ -108,14 +112,20 @@ def _readers(graph: Graph) -> dict[int, int]:
     return left
 
 
-def _cut(v: Value) -> int | None:
+def _cut(v: Value, readers: Mapping[int, int]) -> int | None:
     """The operand that is read in pieces."""
     if not isinstance(v.op, Einsum):
         return None
     for k, (a, labels) in enumerate(zip(v.args, v.op.ins, strict=True)):
         op = a.op
-        large = isinstance(op, Param) and a.numel > PIECE and not op.chart.steps and not op.updates
-        if large and len(set(labels)) == len(labels):
+        large = a.numel > (LARGE if readers[a.id] == 1 else PIECE)
+        if (
+            large
+            and isinstance(op, Param)
+            and not op.chart.steps
+            and not op.updates
+            and len(set(labels)) == len(labels)
+        ):
             return k
     return None
 
@@ -150,15 +160,48 @@ def _named(v: Value, cut: int) -> Tensor | None:
     return None
 
 
-def _ahead(pool: ThreadPoolExecutor, source: Source, pieces: list[Piece]) -> Iterator[Tensor]:
-    """The pieces in order, some of them read before they are asked for."""
-    waiting: deque[Future[Tensor]] = deque()
-    for p in pieces:
-        waiting.append(pool.submit(source.read, p))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+class Ahead:
+    """The pieces in order, read by a thread of its own: whole tensors in memory of theirs, rows in one of a few buffers,
+    until they are given back."""
+
+    def __init__(self, source: Source, pieces: list[Piece]) -> None:
+        self.source, self.pieces = source, pieces
+        self.ready: SimpleQueue[tuple[Tensor, Tensor | None] | BaseException] = SimpleQueue()
+        self.free: SimpleQueue[Tensor | None] = SimpleQueue()
+        self.thread = Thread(target=self._read_all, daemon=True)
+
+    def __enter__(self) -> Ahead:
+        for _ in range(AHEAD):
+            self.free.put(torch.empty(PIECE * torch.float32.itemsize, dtype=torch.uint8))
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.free.put(None)
+        self.thread.join()
+
+    def lent(self) -> tuple[Tensor, Tensor | None]:
+        """The next piece, and the buffer that has to be given back after use."""
+        found = self.ready.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def next(self) -> Tensor:
+        """The next piece, a whole tensor."""
+        found, buffer = self.lent()
+        assert buffer is None
+        return found
+
+    def _read_all(self) -> None:
+        try:
+            for piece in self.pieces:
+                buffer = None
+                if piece.last is not None and (buffer := self.free.get()) is None:
+                    return
+                self.ready.put((self.source.read(piece, buffer), buffer))
+        except BaseException as error:
+            self.ready.put(error)
 
 
 class Source:
@@ -166,53 +209,84 @@ class Source:
 
     def __init__(self, plan: Plan, state: Mapping[str, Tensor]) -> None:
         self.plan, self.state = plan, state
+        self.one = Lock()  # at a time
         self.last: tuple[str, Tensor] | None = None
 
     def whole(self, name: str) -> Tensor:
         return self.read(Piece(name))
 
     @torch.no_grad()
-    def read(self, piece: Piece) -> Tensor:
-        """In float32."""
+    def read(self, piece: Piece, into: Tensor | None = None) -> Tensor:
+        with self.one:
+            return self._read(piece, into)
+
+    def _read(self, piece: Piece, into: Tensor | None) -> Tensor:
         state, known = self.state, (piece.name, *self.plan.aliases.get(piece.name, ()))
         name = next(n for n in known if n in state)
         if isinstance(state, Rowwise) and (piece.which is not None or piece.last is not None):
             if piece.which is not None:
-                return torch.cat([state.rows(name, i, i + 1) for i in piece.which.tolist()]).float()
-            return state.rows(name, piece.first, piece.last or 0).float()
+                return torch.cat([state.rows(name, i, i + 1) for i in piece.which.tolist()])
+            return state.rows(name, piece.first, piece.last or 0, into)
         if self.last is None or self.last[0] != name:
             self.last = name, state[name].detach()
         whole = self.last[1]
         if piece.which is not None:
-            return whole[piece.which].float()
-        return (whole if piece.last is None else whole[piece.first : piece.last]).float()
+            return whole[piece.which]
+        return whole.float() if piece.last is None else whole[piece.first : piece.last]
 
 
-def _contracted(
-    v: Value, cut: int, named: Tensor | None, held: Mapping[int, Tensor], ready: Iterator[Tensor]
-) -> Tensor:
+def _contracted(v: Value, cut: int, named: Tensor | None, held: Mapping[int, Tensor], ahead: Ahead) -> Tensor:
     """The contraction, piece by piece: side by side along the first label of the weight, or summed over it."""
     assert isinstance(v.op, Einsum)
     label, total = v.op.ins[cut][0], v.args[cut].shape[0]
     parts: list[Tensor] = []
     at = 0
     while at < total:
-        rows = next(ready)
-        which = torch.arange(at, at + len(rows)) if named is None else named
-        at = total if named is not None else at + len(rows)
+        rows, buffer = ahead.lent()
+        last = total if named is not None else at + len(rows)
+        which = named if named is not None else torch.arange(at, last) if len(rows) < total else None
+        at = last
         args = [
             rows if j == cut else _narrowed(held[a.id], labels, label, which)
             for j, (a, labels) in enumerate(zip(v.args, v.op.ins, strict=True))
         ]
         shape = [len(rows) if l == label else n for l, n in zip(v.op.out, v.shape, strict=True)]
-        parts.append(evaluate(v.op, args, shape))
+        parts.append(_product(v.op, cut, args, shape))
+        if buffer is not None:
+            ahead.free.put(buffer)
     if label in v.op.out:
         return torch.cat(parts, v.op.out.index(label)) if len(parts) > 1 else parts[0]
     return sum(parts[1:], parts[0])
 
 
-def _narrowed(x: Tensor, labels: tuple[int, ...], label: int, which: Tensor) -> Tensor:
+def _narrowed(x: Tensor, labels: tuple[int, ...], label: int, which: Tensor | None) -> Tensor:
     for axis, l in enumerate(labels):
-        if l == label:
+        if l == label and which is not None:
             x = x.index_select(axis, which)
     return x
+
+
+def _product(op: Einsum, cut: int, args: list[Tensor], shape: list[int]) -> Tensor:
+    """One piece of a contraction, in float32 and in memory of its own; in the dtype of the weight where that is native."""
+    weight, labels = args[cut], op.ins[cut]
+    if len(args) == 2 and weight.ndim == 2:
+        x, of = args[1 - cut], op.ins[1 - cut]
+        summed = [l for l in labels if l in of and l not in op.out]
+        kept = [l for l in labels if l in op.out and l not in of]
+        rest = [l for l in of if l not in labels]
+        if summed and kept and len(set(of)) == len(of) and {*rest, *kept} == set(op.out) and len(op.out) == x.ndim:
+            dtype = weight.dtype if weight.dtype in native() else torch.float32
+            x = x.permute([of.index(l) for l in (*rest, *summed)])
+            columns = weight.mT if labels[1] == summed[0] else weight
+            y = torch.mm(x.reshape(-1, x.shape[-1]).to(dtype), columns.to(dtype)).float()
+            y = y.reshape(*x.shape[:-1], y.shape[-1])
+            return y.permute([(*rest, *kept).index(l) for l in op.out])
+    args[cut] = weight.to(torch.float32, copy=True)
+    return evaluate(op, args, shape)
+
+
+@cache
+def native() -> frozenset[torch.dtype]:
+    """Narrow dtypes that the processor multiplies as they are, faster than float32."""
+    can: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return frozenset({torch.bfloat16} if can.get("avx512_bf16") or can.get("amx_bf16") else ())

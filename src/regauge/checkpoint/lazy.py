@@ -31,10 +31,11 @@ class LazyState(Mapping[str, Tensor]):
             return self.near[file] if file in self.near else self.shards[file]
         return self.group(self.groups[name])[name]
 
-    def rows(self, name: str, first: int, last: int) -> Tensor:
-        """Some rows of a tensor along its first axis; of a tensor that is one of the file's, nothing else is read."""
+    def rows(self, name: str, first: int, last: int, into: Tensor | None = None) -> Tensor:
+        """Some rows of a tensor along its first axis; of a tensor that is one of the file's, nothing else is read. into:
+        bytes that may be used for them."""
         if name in self.files:
-            return self.shards.rows(self.files[name], first, last)
+            return self.shards.rows(self.files[name], first, last, into)
         return self[name][first:last]
 
     def group(self, group: Group) -> dict[str, Tensor]:

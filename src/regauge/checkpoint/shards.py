@@ -66,9 +66,9 @@ class Shards(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return read(self.folder, self.entries[name])
 
-    def rows(self, name: str, first: int, last: int) -> Tensor:
-        """Some rows of a tensor along its first axis; nothing else is read."""
-        return read(self.folder, part(self.entries[name], first, last))
+    def rows(self, name: str, first: int, last: int, into: Tensor | None = None) -> Tensor:
+        """Some rows of a tensor along its first axis; nothing else is read. into: bytes that are used for them."""
+        return read(self.folder, part(self.entries[name], first, last), into)
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -127,9 +127,10 @@ def part(entry: Entry, first: int, last: int) -> Entry:
     )
 
 
-def read(folder: Path, entry: Entry) -> Tensor:
-    """One tensor. Raises InputError where its bytes cannot be read."""
-    raw = torch.empty(entry.size, dtype=torch.uint8)
+def read(folder: Path, entry: Entry, into: Tensor | None = None) -> Tensor:
+    """One tensor. into: bytes that it takes, where they are enough. Raises InputError where its bytes cannot be read."""
+    fits = into is not None and into.numel() >= entry.size
+    raw = into[: entry.size] if into is not None and fits else torch.empty(entry.size, dtype=torch.uint8)
     path = folder / entry.file
     try:
         with path.open("rb", buffering=0) as stream:

@@ -52,8 +52,8 @@ class Untied(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self.lazy[self.copies.get(name, name)]
 
-    def rows(self, name: str, first: int, last: int) -> Tensor:
-        return self.lazy.rows(self.copies.get(name, name), first, last)
+    def rows(self, name: str, first: int, last: int, into: Tensor | None = None) -> Tensor:
+        return self.lazy.rows(self.copies.get(name, name), first, last, into)
 
     def __contains__(self, name: object) -> bool:
         return name in self.copies or name in self.lazy
