@@ -314,3 +314,23 @@ add(
     ),
     why="a vector that a translation takes fills nothing: only three sums are seen",
 )
+
+
+class NarrowIntoNorm(nn.Module):
+    """Two directions into a layer norm of six, and two linear maps behind it without biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(3, 2, bias=False), nn.Linear(2, 6, bias=False), nn.LayerNorm(6)
+        self.c, self.d = nn.Linear(6, 3, bias=False), nn.Linear(3, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.d(self.c(self.norm(self.b(self.a(x)))))
+
+
+add(
+    "narrow-into-norm",
+    2 * 2 + 2 + (4 + 3) + 6 + 6 + 3 * 3 + 3 * 3,
+    lambda: dense(NarrowIntoNorm()),
+    why="GL(2), means, O(5) on two directions, gain, shift, GL(3), and what c reads beyond two directions and the shift",
+)

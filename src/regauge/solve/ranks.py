@@ -78,9 +78,7 @@ class _Map:
     less: int = 0
     unseen: tuple[tuple[int, ...], ...] = ()
     rows: int = 0  # of the first leaf, that are never read
-    moved: dict[int, frozenset[int]] = field(
-        default_factory=dict
-    )  # free translation -> leaves over which it varies here
+    moved: frozenset[int] | None = None  # leaves over which a translation of it varies that is free to choose
     taken: bool = False  # all of it is a translation
 
 
@@ -137,7 +135,7 @@ class _Ranks:
         lost = {u.block.id for u in self.plan.unseen if u.tolerance.everything}
         sets = {u.block.id: u.sets for u in self.plan.unseen}
         shifts = self.plan.shifts
-        moved = {s.block.id: shifts.moving[s.id] for s in shifts.sources if s.id in shifts.moving}
+        moved = {s.block.id: frozenset(s.leaves) for s in map(shifts.sources.__getitem__, shifts.free)}
         less = {
             s.block.id: [where for where, _ in s.roles] for s in shifts.sources if s.roles and s.id in shifts.moving
         }
@@ -166,7 +164,7 @@ class _Ranks:
                         sum(apart),
                         sets.get(b.id, ()),
                         rows.get(v.id, 0),
-                        moved.get(b.id, {}),
+                        moved.get(b.id),
                         b.id in taken,
                     )
                 )
@@ -175,7 +173,6 @@ class _Ranks:
         for _ in range(len(self.widths) + 2):
             fresh = {r: [0, 0] for r in self.widths}
             met: set[tuple[int, int]] = set()  # frame, side: some map is there; where none is, nothing is known
-            taken: dict[tuple[int, int, int], int] = {}  # frame, side, translation: directions that only move with it
             for m in self.maps:
                 for k in range(len(m.block.leaves)):
                     r, dual = self._rooted(m.block, k)
@@ -184,12 +181,8 @@ class _Ranks:
                     for side in self._sides(m, k, self.widths[r], dual):
                         met.add((r, side))
                         fresh[r][side] += self._amount(m, k)
-                        for free, leaves in m.moved.items():
-                            if k in m.out and k in leaves:
-                                key = r, side, free
-                                taken[key] = max(taken.get(key, 0), self._amount(m, k, leaves))
-            for (r, side, _), count in taken.items():
-                fresh[r][side] -= count
+                        if m.moved and k in m.out and k in m.moved:
+                            fresh[r][side] -= self._amount(m, k, m.moved)  # a translation takes these
             changed = False
             for r, (filled, read) in fresh.items():
                 w = self.widths[r]

@@ -59,9 +59,7 @@ class _Solver:
         self.lost: list[tuple[int, Block]] = []
         self.solved: set[int] = set()
         self.pivots: dict[int, set[int]] = {}
-        self.answers: dict[
-            int, tuple[Part, Expression]
-        ] = {}  # pivot -> how it enters where it is solved for, beside what
+        self.answers: dict[int, Expression] = {}  # pivot -> what it makes up for
         self.signatures: dict[int, object] = {}
         self.met: set[object] = set()
         self.echoes: set[int] = set()
@@ -101,25 +99,14 @@ class _Solver:
             tuple(order),
             frozenset(self.tau) | {d.block.id for d in self.demands},
             frozenset(self.seconds),
-            {s.id: moved for s in self.sources if (moved := self._moves(s))},
+            frozenset(s.id for s in self.sources if self._moves(s.id)),
         )
 
-    def _moves(self, s: Source) -> dict[int, frozenset[int]]:
-        """The free sources that move a source, each with the leaves of the block over which that translation varies."""
-        if s.id in self.dead:
-            return {}
-        if s.id not in self.answers:
-            return {} if s.id in self.solved else {s.id: frozenset(s.leaves)}
-        at, rest = self.answers[s.id]
-        mine = dict(zip(at.leaves, s.leaves, strict=True))
-        found: dict[int, frozenset[int]] = {}
-        for other, part in rest.items():
-            source = self.sources[other]
-            for free, moved in self._moves(source).items():
-                whole = part.kind == MATRIX
-                reached = part.leaves if whole else [part.leaves[source.leaves.index(k)] for k in moved]
-                found[free] = found.get(free, frozenset()) | {mine[l] for l in reached}
-        return found
+    def _moves(self, s: int) -> bool:
+        """Free, or in answer to one that is."""
+        if s in self.dead or s not in self.solved:
+            return s not in self.dead
+        return any(self._moves(other) for other in self.answers.get(s, ()))
 
     def _signature(self, b: Block) -> object:
         """What the translation of a block is made of: equal for blocks whose translations are equal."""
@@ -361,7 +348,7 @@ class _Solver:
             part = expression.pop(pivot)
             self.demands.append(Demand(b, pivot, part, self.sources[pivot].known if part.kind == SCALAR else None))
             self.solved.add(pivot)
-            self.answers[pivot] = part, dict(expression)
+            self.answers[pivot] = dict(expression)
             for s in expression:
                 self.pivots.setdefault(s, set()).add(pivot)
             self._substitute(pivot, part, expression)

@@ -74,8 +74,7 @@ class Demand:
 class Shifts:
     """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order.
 
-    moving: for each source that really moves, chosen or in answer to others: which free ones move it, and the leaves of its
-    block over which that translation varies.
+    moving: the sources that really move, chosen or in answer to others.
     """
 
     sources: tuple[Source, ...]
@@ -87,7 +86,7 @@ class Shifts:
     region: tuple[Relation, ...] = ()
     kept: frozenset[int] = frozenset()
     seconds: frozenset[int] = frozenset()
-    moving: dict[int, dict[int, frozenset[int]]] = field(default_factory=dict)
+    moving: frozenset[int] = frozenset()
 
     @property
     def dim(self) -> int:
