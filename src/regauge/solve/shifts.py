@@ -14,11 +14,11 @@ from regauge.solve.blind import Tolerance, Unseen, entire
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
+from regauge.solve.origins import LEVELS, origins
 from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source
 from regauge.solve.state import positions
 
 Expression = dict[int, Part]
-LEVELS = ("level", "overlap")
 
 
 class _Solver:
@@ -50,8 +50,8 @@ class _Solver:
             self.writers.setdefault(r.out.block.id, []).append(r)
             for i in dict.fromkeys(t.block.id for t in r.ins):
                 self.readers.setdefault(i, []).append(r)
-        self.sources: list[Source] = []
-        self.reader_sources: dict[int, Source] = {}
+        self.sources = origins(blocks, self.readers, tolerance, known, mode)
+        self.reader_sources = {s.block.id: s for s in self.sources if s.roles}
         self.tau: dict[int, Expression] = {}
         self.where: dict[int, set[int]] = {}
         self.dead: set[int] = set()
@@ -66,7 +66,6 @@ class _Solver:
         self.seconds: set[int] = set()
 
     def run(self) -> Shifts:
-        self._make_sources()
         order: list[Relation] = []
         for v in self.blocks.graph.values:
             for b in self.blocks.of[v.id]:
@@ -123,74 +122,6 @@ class _Solver:
             return "data", k and (k.constant, tuple(g.id for g in k.gains), tuple((c, s.id, n) for c, s, n in k.shifts))
 
         return b.value.id, tuple(tuple(term(t) for t in r.ins) for r in self.writers.get(b.id, []))
-
-    def _make_sources(self) -> None:
-        for v in self.blocks.graph.values:
-            if not isinstance(v.op, Param) or not v.op.chart.signed or v.op.statistic and self.mode != "statistics":
-                continue
-            for b in self.blocks.of[v.id]:
-                readers = self.readers.get(b.id, [])
-                if not readers or self.tolerance.get(b.id, Tolerance()).everything:
-                    continue
-                if all(self._passes(r, b) for r in readers):
-                    along = frozenset(range(len(b.leaves))) if self.mode in LEVELS else frozenset()
-                    self.sources.append(Source(len(self.sources), b, along))
-                    continue
-                if self.mode in LEVELS:
-                    continue
-                roles = self._roles(b, readers)
-                if roles:
-                    along = frozenset(k for where, _ in roles for k in where)
-                    source = Source(len(self.sources), b, along, roles)
-                    self.sources.append(source)
-                    self.reader_sources[b.id] = source
-
-    def _passes(self, r: Relation, b: Block) -> bool:
-        """The relation hands a constant translation on."""
-        if isinstance(r.op, Einsum):
-            others = [t for t in r.ins if t.block.id != b.id]
-            return sum(t.block.id == b.id for t in r.ins) == 1 and all(evaluable(t.block.value) for t in others)
-        return isinstance(r.op, Add | Reshape | Slice | Concat)
-
-    def _roles(self, b: Block, readers: list[Relation]) -> tuple[tuple[frozenset[int], Known], ...]:
-        """The relations that the operands of this linear reader satisfy, with the leaves that are summed over.
-
-        One relation in every use if there is one that the other uses do not see or satisfy, else one for each use.
-        """
-        uses: list[tuple[Relation, Term, Term, tuple[frozenset[int], Known] | None]] = []
-        for r in readers:
-            if not isinstance(r.op, Einsum) or len(r.ins) != 2:
-                return ()
-            mine = [t for t in r.ins if t.block.id == b.id]
-            if len(mine) != 1:
-                return ()
-            (other,) = [t for t in r.ins if t is not mine[0]]
-            k = self.known.get(other.block.id)
-            summed = {l for l in mine[0].labels if l in other.labels and l not in r.out.labels}
-            fits = k is not None and summed and {other.labels[i] for i in k.along} == summed
-            where = frozenset(i for i, l in enumerate(mine[0].labels) if l in summed)
-            uses.append((r, mine[0], other, (where, k) if k is not None and fits else None))
-        found = [role for *_, role in uses if role is not None]
-        for where, k in found:
-            if all(
-                role is not None
-                and (role[0], role[1].gains) == (where, k.gains)
-                or not k.gains
-                and self._invisible(r, mine, other, where)
-                for r, mine, other, role in uses
-            ):
-                return ((where, k),)
-        if len(found) != len(uses) or len({k for where, _ in found for k in where}) != sum(len(w) for w, _ in found):
-            return ()
-        return tuple(found)
-
-    def _invisible(self, r: Relation, mine: Term, other: Term, along: frozenset[int]) -> bool:
-        """1 u^T read in another role: its result is constant along the leaves of the ones, and that is tolerated."""
-        ones = {mine.labels[i] for i in along}
-        if not ones <= set(r.out.labels) or ones & set(other.labels):
-            return False
-        varies = frozenset(k for k, l in enumerate(r.out.labels) if l not in ones)
-        return self.tolerance[r.out.block.id].covers(varies)
 
     def _propagate(self, r: Relation) -> Expression:
         out: Expression = {}
@@ -341,10 +272,11 @@ class _Solver:
             pivot = self._pivot(expression)
             if pivot is None:
                 self.regrets.update(c for s in expression for c in self._sooner(s))
-                for s in list(expression):
+                for s in self._beyond(expression):
                     self.lost.append((s, b))
                     self._kill(s)
-                return
+                    del expression[s]
+                continue
             part = expression.pop(pivot)
             self.demands.append(Demand(b, pivot, part, self.sources[pivot].known if part.kind == SCALAR else None))
             self.solved.add(pivot)
@@ -354,17 +286,21 @@ class _Solver:
             self._substitute(pivot, part, expression)
             return
 
+    def _beyond(self, expression: Expression) -> list[int]:
+        """Where no source makes up for all others: those that vary over more than the one that reaches furthest."""
+        reach = max((set(p.leaves) for s, p in expression.items() if self._answers(s, p)), key=len, default=None)
+        return [s for s, p in expression.items() if reach is None or not set(p.leaves) <= reach]
+
+    def _answers(self, s: int, part: Part) -> bool:
+        """May be solved for."""
+        return part.kind != MATRIX and s not in self.solved and len(self.sources[s].roles) < 2
+
     def _pivot(self, expression: Expression) -> int | None:
         """The youngest source with an invertible coefficient that reaches every place where the translation varies."""
         varies = {k for p in expression.values() for k in p.leaves}
         for kind in (IDENTITY, SCALAR):
             fit = [
-                s
-                for s, p in expression.items()
-                if p.kind == kind
-                and set(p.leaves) == varies
-                and s not in self.solved
-                and len(self.sources[s].roles) < 2
+                s for s, p in expression.items() if p.kind == kind and set(p.leaves) == varies and self._answers(s, p)
             ]
             if fit:  # one whose block has unseen directions, so that the free ones count in full
                 return max(
@@ -373,11 +309,20 @@ class _Solver:
         return None
 
     def _sooner(self, s: int) -> list[int]:
-        """The first block that handed this reader's translation on, though the reader could have taken it up there."""
-        if not self.sources[s].roles:
-            return []
+        """The first block that handed this translation on, though one of two could have made up for the other there."""
         handed = sorted(self.where.get(s, ()))  # in the order of the graph
-        return [b for b in handed if self._pivot(self.tau[b]) is not None][:1]
+        return [b for b in handed if self._meets(s, self.tau[b])][:1]
+
+    def _meets(self, s: int, expression: Expression) -> bool:
+        mine = expression[s]
+        return any(
+            self._answers(s, mine)
+            and set(p.leaves) <= set(mine.leaves)
+            or self._answers(t, p)
+            and set(mine.leaves) <= set(p.leaves)
+            for t, p in expression.items()
+            if t != s
+        )
 
     def _kill(self, s: int) -> None:
         self.dead.add(s)
