@@ -414,11 +414,14 @@ def shifts(
     mode: str = "full",
 ) -> Shifts:
     """A translation is handed on as far as it goes, for what is behind may absorb it; where nothing does, it is taken up
-    where it arose."""
+    where it arose, if that leaves more."""
     early: frozenset[int] = frozenset()
+    best: Shifts | None = None
     while True:
         solver = _Solver(blocks, relations, tolerance, known, seen, mode, early)
         found = solver.run()
+        if best is not None and found.dim <= best.dim:
+            return best
         if solver.regrets <= early:
             return found
-        early |= solver.regrets
+        best, early = found, early | solver.regrets
