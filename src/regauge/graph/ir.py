@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from math import prod
 
 import torch
@@ -288,7 +289,7 @@ def evaluate(op: Op, args: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
             return _einsum(ins, out, args, shape)
         case Add(coefs, ins, out):
             sizes = dict(zip(out, shape, strict=True))
-            terms = [c * _align(a, i, out, sizes) for c, a, i in zip(coefs, args, ins, strict=True)]
+            terms = [_scaled(c, _align(a, i, out, sizes)) for c, a, i in zip(coefs, args, ins, strict=True)]
             return sum(terms[1:], terms[0]).expand(*shape) if shape else sum(terms[1:], terms[0])
         case Pointwise() | Along():
             if isinstance(op, Pointwise):
@@ -297,8 +298,7 @@ def evaluate(op: Op, args: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
             return op.fn(*args).reshape(tuple(shape))
         case Mix(axis, matrix):
             y = torch.movedim(args[0], axis, -1)
-            m = matrix.to(y)
-            return torch.movedim((m @ y.unsqueeze(-1)).squeeze(-1), -1, axis)
+            return torch.movedim(_mixed(matrix.to(y), y), -1, axis)
         case Reshape():
             return args[0].reshape(tuple(shape))
         case Slice(axis, start):
@@ -312,8 +312,24 @@ def evaluate(op: Op, args: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
     raise TypeError(f"cannot evaluate {op}")
 
 
+def _scaled(c: float, x: Tensor) -> Tensor:
+    return x if c == 1 and x.is_floating_point() else c * x
+
+
+def _mixed(m: Tensor, y: Tensor) -> Tensor:
+    """m y along the last axis of y; the axes before the last two of m, of size 1 or as in y, stand before the last of y.
+
+    Each matrix meets all vectors that it is meant for at once."""
+    last = y.ndim - 1
+    lead = [(a, n) for a, n in zip(range(y.ndim + 1 - m.ndim, last), m.shape[:-2], strict=True) if n > 1]
+    m = m.reshape(*(n for _, n in lead), *m.shape[-2:])
+    return torch.einsum(m, [*(a for a, _ in lead), last + 1, last], y, range(y.ndim), [*range(last), last + 1])
+
+
 def _align(x: Tensor, labels: Labels, out: Labels, sizes: dict[int, int]) -> Tensor:
     """Permute and unsqueeze x so that its axes stand where `out` has their labels; axes without a place are of size 1."""
+    if labels == out:
+        return x
     keep = [i for i, l in enumerate(labels) if l in sizes]
     x = x.reshape([x.shape[i] for i in keep])
     labels = tuple(labels[i] for i in keep)
@@ -326,10 +342,14 @@ def _align(x: Tensor, labels: Labels, out: Labels, sizes: dict[int, int]) -> Ten
 def _einsum(ins: tuple[Labels, ...], out: Labels, args: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
     present = set().union(*ins)
     inner = [l for l in out if l in present]
-    names = {l: n for n, l in enumerate(sorted(present))}
-    operands: list[object] = []
-    for a, i in zip(args, ins, strict=True):
-        operands += [a, [names[l] for l in i]]
-    y = torch.einsum(*operands, [names[l] for l in inner])
+    if present == set(inner) and all(len(set(i)) == len(i) for i in ins):  # nothing is summed
+        one = dict.fromkeys(present, 1)
+        y = reduce(torch.mul, [_align(a, i, tuple(inner), one) for a, i in zip(args, ins, strict=True)])
+    else:
+        names = {l: n for n, l in enumerate(sorted(present))}
+        operands: list[object] = []
+        for a, i in zip(args, ins, strict=True):
+            operands += [a, [names[l] for l in i]]
+        y = torch.einsum(*operands, [names[l] for l in inner])
     sizes = [n if l in present else 1 for l, n in zip(out, shape, strict=True)]
     return y.reshape(sizes).expand(*shape) if shape else y
