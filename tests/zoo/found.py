@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.zoo.adversaries import dense
-from tests.zoo.registry import Call, add, tokens
+from tests.zoo.registry import Call, add, floats, tokens
 
 
 class Centred(nn.Module):
@@ -333,4 +333,57 @@ add(
     2 * 2 + 2 + (4 + 3) + 6 + 6 + 3 * 3 + 3 * 3,
     lambda: dense(NarrowIntoNorm()),
     why="GL(2), means, O(5) on two directions, gain, shift, GL(3), and what c reads beyond two directions and the shift",
+)
+
+
+def one_of_three(m: Written, x: Tensor) -> Tensor:
+    parts = linear(x, m.w).unflatten(-1, (3, 4))
+    return torch.cat([torch.tanh(parts[:, :2]).flatten(1), linear(parts[:, [2]].flatten(1), m.read)], -1)
+
+
+add(
+    "part-at-a-fixed-index",
+    4 * 4,
+    written(5, one_of_three, w=(12, 5), read=(6, 4)),
+    why="a list of one index cuts out a part, as a slice does: GL(4) on it, whatever the other two suffer",
+)
+
+
+def masked_by_a_product(m: Written, x: Tensor) -> Tensor:
+    seen = torch.ones(x.shape[1], x.shape[1]).tril()
+    scores = linear(x, m.q) @ linear(x, m.k, m.bias).mT
+    return torch.softmax(scores * seen + -1e4 * (1 - seen), -1) @ x
+
+
+add(
+    "masked-by-a-product",
+    2 * 2 + 2,
+    lambda: Call(Written(masked_by_a_product, q=(2, 3), k=(2, 3), bias=(2,)), (floats(5, 4, 3),)),
+    why="keys that are masked by a product and a sum are left out all the same: their bias shifts whole rows of scores",
+)
+
+
+class OneThenAnother(nn.Module):
+    """The best expert and the best of the others, chosen one after the other and then put side by side."""
+
+    def __init__(self, n: int = 3, d: int = 4, f: int = 3) -> None:
+        super().__init__()
+        self.router = nn.Linear(d, n)
+        self.up, self.down = nn.Parameter(torch.zeros(n, 2, f, d)), nn.Parameter(torch.zeros(n, d, f))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = torch.sigmoid(self.router(x))
+        first, best = scores.max(-1, keepdim=True)
+        second, other = scores.scatter(-1, best, 0.0).max(-1, keepdim=True)
+        weights, chosen = torch.cat([first, second], -1), torch.cat([best, other], -1)
+        gate, value = (self.up[chosen] * x[:, None, None, None, :]).sum(-1).unbind(2)
+        hidden = torch.tanh(gate) * value * weights[..., None]
+        return (self.down[chosen] * hidden[:, :, None, :]).sum((1, 3))
+
+
+add(
+    "one-then-another",
+    3 * 3,
+    lambda: dense(OneThenAnother(), 4),
+    why="a scale for each hidden unit of each expert: joined choices are choices, not numbers",
 )

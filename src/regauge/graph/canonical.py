@@ -32,6 +32,7 @@ from regauge.graph.ir import (
     evaluate,
 )
 from regauge.graph.rewrite import Rewriter, rewrite
+from regauge.graph.rows import read_in_place, rows_of_table
 from regauge.graph.selections import LateSelections
 
 REACH = 48  # values that a detour may hold
@@ -54,9 +55,9 @@ class _Simplify(Rewriter):
             case Einsum((_,), _):
                 return self._contraction(v) or self._unpermuted(v)
             case Einsum():
-                return self._selected(v) or self._unpermuted(v)
+                return read_in_place(self.b, v, self.new) or self._unpermuted(v)
             case Slice() if isinstance(v.args[0].op, Param):
-                return self._rows(v) or self.copy(v)
+                return rows_of_table(self.b, v, self.new, self.users) or self.copy(v)
             case Add():
                 return self._collected(v) or self._centring(v) or self._chart(v) or self.copy(v)
             case Pointwise(name="aten.exp.default"):
@@ -94,21 +95,6 @@ class _Simplify(Rewriter):
         same = {i for i, l in enumerate(p.op.ins[0]) if l in p.op.touched} == rows
         return self.new[p.id] if p.op.name == "softmax" and p.args[0] is condition and same else None
 
-    def _selected(self, v: Value) -> Value | None:
-        """A table of which every row is read in its place: the table."""
-        assert isinstance(v.op, Einsum)
-        if len(v.args) != 2:
-            return None
-        for (here, there), (hot, x) in zip((v.op.ins, v.op.ins[::-1]), (v.args, tuple(reversed(v.args))), strict=True):
-            if not isinstance(x.op, Param) or not _is_unit(hot) or len(here) != 2:
-                continue
-            out, row = here
-            if row in there and row not in v.op.out and out not in there:
-                return self.b.op(
-                    Einsum((tuple(out if l == row else l for l in there),), v.op.out), [self.new[x.id]], v.shape
-                )
-        return None
-
     def _unpermuted(self, v: Value) -> Value:
         assert isinstance(v.op, Einsum)
         return self._product(v.op, [self.new[a.id] for a in v.args], v.shape)
@@ -127,19 +113,6 @@ class _Simplify(Rewriter):
             ins.append(labels)
             args.append(new)
         return self.b.op(Einsum(tuple(ins), op.out), args, shape)
-
-    def _rows(self, v: Value) -> Value | None:
-        """The part of a table that an input of this length reads: a selection, so that the whole table moves together."""
-        (x,) = v.args
-        assert isinstance(v.op, Slice)
-        if len(self.users[x.id]) != 1 or x.ndim < 2 or v.op.axis >= x.ndim - 1:
-            return None
-        n, start, count = x.shape[v.op.axis], v.op.start, v.shape[v.op.axis]
-        key = f"rows:{n}:{start}:{count}"
-        rows = self.b.free(key, (count, n), lambda: torch.eye(n)[start : start + count], total=(1, 1.0))
-        labels = list(range(x.ndim))
-        out = [100 if i == v.op.axis else i for i in labels]
-        return self.b.einsum([[100, v.op.axis], labels], out, rows, self.new[x.id])
 
     def _contraction(self, v: Value) -> Value | None:
         """sum over labels of a product that nothing else reads."""
@@ -332,17 +305,6 @@ def linear_args(v: Value) -> list[Value] | None:
         case Along(linear=True) | Pointwise(linear=True):
             return learned
     return None
-
-
-def _is_unit(v: Value) -> bool:
-    """One row for each entry, in their order."""
-    if not isinstance(v.op, Free) or v.data or v.op.total is None or v.ndim != 2 or v.shape[0] != v.shape[1]:
-        return False
-    try:
-        hot = v.op.thunk()
-    except KeyError:
-        return False
-    return bool((hot.argmax(1) == torch.arange(v.shape[0])).all()) and int(hot.count_nonzero()) == v.shape[0]
 
 
 def _is_zero(v: Value) -> bool:

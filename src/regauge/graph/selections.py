@@ -6,6 +6,7 @@ of experts, and with it what each expert may do on its own; on the right every e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from regauge.graph.build import Builder
@@ -37,10 +38,28 @@ class LateSelections(Rewriter):
     def visit(self, v: Value) -> Value:
         found = self._begin(v) or self._carry(v)
         if found is None:
-            return self.copy(v)
+            return self._summed(v) or self.copy(v)
         self.late[v.id] = found
-        labels = [*found.hot_axes, CHOSEN], [CHOSEN, *found.inner_axes]
-        return self.b.einsum(labels, range(v.ndim), found.hot, found.inner)
+        return self._selected(found, range(v.ndim), range(v.ndim))
+
+    def _selected(self, s: Selection, labels: Sequence[int], out: Sequence[int]) -> Value:
+        """The value itself, labelled, summed over the labels that are not in `out`."""
+        hot, inner = [*(labels[k] for k in s.hot_axes), CHOSEN], [CHOSEN, *(labels[k] for k in s.inner_axes)]
+        return self.b.einsum([hot, inner], out, s.hot, s.inner)
+
+    def _summed(self, v: Value) -> Value | None:
+        """A contraction over the axes that choose: selected, then summed."""
+        if not isinstance(v.op, Einsum):
+            return None
+        sizes = {l: n for a, labels in zip(v.args, v.op.ins, strict=True) for l, n in zip(labels, a.shape, strict=True)}
+        late = [(self.late[a.id], labels) for a, labels in zip(v.args, v.op.ins, strict=True) if a.id in self.late]
+        over = [labels[k] for s, labels in late for k in s.hot_axes if labels[k] not in v.op.out]
+        if not over:
+            return None
+        out = (*v.op.out, *dict.fromkeys(over))
+        whole = replace(v, op=replace(v.op, out=out), shape=tuple(sizes[l] for l in out))
+        found = self._together(whole, whole.op) if set(out) <= set(sizes) else None  # type: ignore[arg-type]
+        return None if found is None else self._selected(found, out, v.op.out)
 
     def _begin(self, v: Value) -> Selection | None:
         """A parameter, read at chosen rows."""

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from regauge.graph.build import Builder
-from regauge.graph.ir import Value
+from regauge.graph.ir import Einsum, Value
 from regauge.rules.pointwise import keyed
 from regauge.rules.registry import rule
 
 aten = torch.ops.aten
 Operand = Value | float
+DROPPED = -1e4  # a score that is set to this or less is left out by every softmax
 
 
 def is_number(x: Any) -> bool:
@@ -28,7 +29,25 @@ def plus(b: Builder, x: Operand, y: Operand, cx: float = 1.0, cy: float = 1.0) -
         if y == 0:
             return b.scale(x, cx)  # type: ignore[arg-type]
         y, cy = b.constant(float(y) * cy), 1.0  # type: ignore[arg-type]
-    return b.add([x, y], [cx, cy])  # type: ignore[list-item]
+    masked = _masked(b, x, y, cx, cy) or _masked(b, y, x, cy, cx)  # type: ignore[arg-type]
+    return masked or b.add([x, y], [cx, cy])  # type: ignore[list-item]
+
+
+def _masked(b: Builder, product: Value, level: Value, c: float, d: float) -> Value | None:
+    """c x m + d l with fixed m and l, where m is 1 and l is 0, or m is 0 and d l very negative: a choice by m."""
+    if not isinstance(product.op, Einsum) or len(product.args) != 2 or level.learned or not product.learned:
+        return None
+    if product is not b.mul(*product.args):  # some other contraction
+        return None
+    x, mask = sorted(product.args, key=lambda v: not v.learned)
+    m, low = fixed(mask), fixed(level)
+    if m is None or low is None or not bool(((m == 0) | (m == 1)).all()):
+        return None
+    zero, low = torch.broadcast_tensors(m == 0, d * low)
+    levels = low[zero].unique()
+    if len(levels) != 1 or float(levels) > DROPPED or bool(low[~zero].any()):
+        return None
+    return _keep(b, mask, b.scale(x, c), float(levels), True)
 
 
 @rule("aten.add.Scalar", samples=lambda t: [(t(3, 5), 0.5, 2.0)])
@@ -159,13 +178,18 @@ def _as_number(x: Operand) -> Operand:
 
 def is_filled(x: Value) -> bool:
     """A constant with one value everywhere."""
-    if x.data or x.numel == 0 or x.numel > 1 << 22:
-        return False
+    t = fixed(x)
+    return t is not None and bool((t == t.flatten()[0]).all())
+
+
+def fixed(x: Value) -> Tensor | None:
+    """What a value holds, if that is the same for every input, and not too much to look at."""
+    if x.learned or x.data or x.numel == 0 or x.numel > 1 << 22:
+        return None
     try:
-        t = x.op.thunk()  # type: ignore[union-attr]
+        return x.op.thunk()  # type: ignore[union-attr]
     except (KeyError, RuntimeError):
-        return False
-    return bool((t == t.flatten()[0]).all())
+        return None
 
 
 def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Value:
@@ -178,7 +202,7 @@ def _keep(b: Builder, condition: Value, x: Value, fill: float, when: bool) -> Va
 
     if fill == 0:
         return b.pointwise("mask", fn, condition, x, degree=1, parity="odd", fixed=(0,), linear=not condition.learned)
-    name = "drop" if fill <= -1e4 else "fill"
+    name = "drop" if fill <= DROPPED else "fill"
     return b.pointwise(name, fn, condition, x, fixed=(0,), degree=1 if abs(fill) == float("inf") else None)
 
 

@@ -17,6 +17,7 @@ from regauge.rules.registry import Rule
 
 Move = Callable[..., Any]
 Packed = Index | Complex  # one more axis than the model sees
+JOINS = ("cat.default", "concat.default", "concatenate.default", "stack.default")
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -65,6 +66,15 @@ def _interleave(b: Builder, i: Packed, count: int, axis: int | None = None, **_:
     return ax.repeat_interleave(b, i.inner, count, axis % i.ndim)
 
 
+def _joined(b: Builder, parts: Sequence[Packed], dim: int = 0, *, stacked: bool) -> Packed | None:
+    """Parts one after another, or side by side; indices only if they count the same places."""
+    if len({x.inner.shape[-1] for x in parts}) > 1:
+        return None
+    axis = dim % (parts[0].ndim + stacked)
+    inner = [x.inner for x in parts]
+    return type(parts[0])(b.stack(inner, axis) if stacked else b.concat(inner, axis))
+
+
 MOVES: dict[str, Move] = {
     **dict.fromkeys(("view.default", "reshape.default", "_unsafe_view.default"), _reshape),
     **dict.fromkeys(("clone.default", "alias.default", "detach.default", "contiguous.default"), _same),
@@ -90,6 +100,10 @@ def call(known: Rule, b: Builder, args: Any, kwargs: Any) -> Any:
     name = known.operator.removeprefix("aten.")
     if name in MOVES and isinstance(args[0], Packed):
         return type(args[0])(MOVES[name](b, *args, **kwargs))
+    if name in JOINS and all(isinstance(x, type(packed[0])) for x in args[0]):
+        joined = _joined(b, *args, stacked=name == "stack.default", **kwargs)
+        if joined is not None:
+            return joined
     if any(isinstance(x, Complex) for x in packed):
         if name in ("mul.Tensor", "mul.Scalar"):
             return multiply(b, *args)
