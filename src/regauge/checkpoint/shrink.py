@@ -360,24 +360,33 @@ def shrink_rotary(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> Non
         hidden = next((new[k] for k in WIDTH_FIELDS if k in new), scale.width)
         heads = next((new[k] for k in new if HEAD_FIELD.match(k) and type(new[k]) is int), 1)
         size = hidden // heads
+    share = _rotary_share(old, new)
     for name in ROTARY_FACTORS:
         if isinstance(old.get(name), float):
-            new[name] = _partial(old[name], size)
+            new[name] = _partial(old[name], size, share)
     if type(old.get("rotary_dim")) is int:
         new["rotary_dim"] = 2 * max(1, size // 3)
     for name in ("rope_parameters", "rope_scaling"):
         if isinstance(old.get(name), dict):
-            new[name] = _rotary_dict(old[name], size)
+            new[name] = _rotary_dict(old[name], size, share)
 
 
-def _rotary_dict(rope: dict[str, Any], size: int) -> dict[str, Any]:
+def _rotary_share(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float]:
+    """The part of a head that has an entry of its own as the part that turns: as it was and as it is; zeros without one."""
+    if not all(type(held.get(k)) is int for held in (old, new) for k in ("qk_rope_head_dim", "head_dim")):
+        return 0.0, 0.0
+    before, now = ((held["qk_rope_head_dim"], max(1, held["head_dim"])) for held in (old, new))
+    return before[0] / before[1], (now[0] + 0.01) / now[1]
+
+
+def _rotary_dict(rope: dict[str, Any], size: int, share: tuple[float, float]) -> dict[str, Any]:
     """Per-plane lists cut to the planes there are; sections of planes made to add up."""
     if any(isinstance(v, dict) for v in rope.values()):
-        return {k: _rotary_dict(v, size) if isinstance(v, dict) else v for k, v in rope.items()}
+        return {k: _rotary_dict(v, size, share) if isinstance(v, dict) else v for k, v in rope.items()}
     small = dict(rope)
     for name in ROTARY_FACTORS:
         if isinstance(rope.get(name), float):
-            small[name] = _partial(rope[name], size)
+            small[name] = _partial(rope[name], size, share)
     planes = int(size * small.get("partial_rotary_factor", 1.0)) // 2
     for name, value in rope.items():
         if isinstance(value, (list, tuple)) and name.endswith("_factor"):
@@ -388,8 +397,10 @@ def _rotary_dict(rope: dict[str, Any], size: int) -> dict[str, Any]:
     return small
 
 
-def _partial(factor: float, size: int) -> float:
-    return factor if factor >= 1.0 else (2 * max(1, size // 3) + 0.01) / size
+def _partial(factor: float, size: int, share: tuple[float, float]) -> float:
+    if factor >= 1.0:
+        return factor
+    return share[1] if factor == share[0] else (2 * max(1, size // 3) + 0.01) / size
 
 
 def _is_config(value: Any) -> bool:
