@@ -77,3 +77,14 @@ def test_sizes_equal_for_a_reason_stay_equal():
     assert full.attention_hidden_size == 2 * full.hidden_size
     assert small.attention_hidden_size == 2 * small.hidden_size
     assert small.attention_head_dim * small.num_attention_heads == small.attention_hidden_size
+
+
+def test_a_rotary_factor_that_repeats_the_part_of_a_head_that_turns_goes_on_repeating_it():
+    full = transformers.LlamaConfig(head_dim=64, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    vars(full).update(qk_nope_head_dim=48, qk_rope_head_dim=16)
+    for factor, follows in ((0.25, True), (0.5, False)):
+        full.rope_parameters["partial_rotary_factor"] = factor
+        small = shrink_config(full)
+        turned = int(small.head_dim * small.rope_parameters["partial_rotary_factor"])
+        assert 0 < turned < small.head_dim
+        assert (turned == small.qk_rope_head_dim) or not follows
