@@ -14,7 +14,7 @@ from regauge.check.lift import leaky, plain_eps
 from .build import Subject, token_rows
 from .prove import InDouble, doubled
 from .rank import NULL, Rank, rank
-from .tape import Smeared, Uncut
+from .tape import Choices, Smeared, Uncut
 
 DRAWS, FEWEST = 12, 1500  # sets of inputs, and rows, at least
 ROUNDS = 4  # how often rows are added before the count is taken as it is
@@ -39,7 +39,7 @@ def nullity(subject: Subject, most: int = 1 << 20) -> Nullity:
     Rows of the Jacobian (random combinations of outputs, two for each sample) are gathered over fresh inputs until
     further ones see none of the directions that are left: a sample's own outputs share one narrow hidden state.
     Parameters count once each however many names they have, scaled to the same norm. A tiny eps counts as a larger one, a
-    relu as a leaky one, a jump as a rise: what has a symmetry and what has none stays so.
+    relu as a leaky one, a jump as a rise, a choice by what it is made from: what has a symmetry and what has none stays so.
     """
     model, args, kwargs = doubled(subject)
     named = {n: p.requires_grad_() for n, p in model.named_parameters() if p.is_floating_point()}
@@ -86,7 +86,7 @@ class _Rows:
     def __init__(self, model: nn.Module, inputs: Any, vocabulary: int, named: Mapping[str, Tensor]) -> None:
         self.model, self.inputs, self.vocabulary, self.draw = model, inputs, vocabulary, 0
         with InDouble(), Uncut():
-            output = model(*inputs[0], **inputs[1])
+            output, _ = outputs(model, *inputs)
         weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=output.dtype)
         grads = torch.autograd.grad(output, list(named.values()), weights, allow_unused=True)
         self.parameters = {n: p for (n, p), g in zip(named.items(), grads, strict=True) if g is not None}
@@ -110,12 +110,19 @@ class _Rows:
             return _jacobian(self.model, args, kwargs, list(self.parameters.values()), self.draw)
 
 
+def outputs(model: nn.Module, args: Any, kwargs: Any) -> tuple[Tensor, int]:
+    """The model's output and what its choices are made from, as one vector; how many samples they stand for."""
+    with Choices() as choices:
+        full = model(*args, **kwargs)
+    samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
+    return torch.cat([x.flatten() for x in (full, *choices.scores)]), samples
+
+
 def _jacobian(model: nn.Module, args: Any, kwargs: Any, parameters: Sequence[Tensor], draw: int) -> Tensor:
     torch.manual_seed(0)
     with InDouble(), Uncut(), Smeared(), leaky(), plain_eps():
-        full = model(*args, **kwargs)
-    output, rows = full.flatten(), []
-    samples = full.numel() // full.shape[-1] if full.dim() > 1 else 1
+        output, samples = outputs(model, args, kwargs)
+    rows: list[Tensor] = []
     weights = torch.randn(
         min(len(output), 2 * samples), len(output), dtype=output.dtype, generator=torch.Generator().manual_seed(draw)
     )

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+CLOSED = -1e30  # masks add this or less to scores
+SQUARED_FLOOR = 1e-60  # below the square of any score that is not zero
+
 
 class Uncut(TorchFunctionMode):
     """Gradients left whole: `no_grad`, `detach` and the padding row of an embedding change no value, only the derivative
@@ -37,3 +40,35 @@ class Smeared(TorchFunctionMode):
                 return rest[1] + (x - rest[1]) * torch.sigmoid(4 * (x - rest[0]))
             return x * torch.sigmoid(4 * (x.abs() - (rest or [0.5])[0]))
         return func(*args, **(kwargs or {}))
+
+
+class Choices(TorchFunctionMode):
+    """What choices are made from, as further outputs: no derivative sees that another one would be chosen.
+
+    scores: rows of what `topk` and `argmax` pick from, centred and of unit norm, since neither what is added to all nor a
+    positive factor changes a choice. Where all are taken nothing is chosen; nor from what a mask has closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        given = dict(kwargs or {})
+        result = func(*args, **given)
+        if func in (torch.topk, Tensor.topk, torch.argmax, Tensor.argmax):
+            x = args[0] if args else given["input"]
+            taken = 1 if func in (torch.argmax, Tensor.argmax) else (args[1] if len(args) > 1 else given["k"])
+            place = 1 if func in (torch.argmax, Tensor.argmax) else 2
+            dim = args[place] if len(args) > place else given.get("dim", -1)
+            if isinstance(x, Tensor) and x.requires_grad and dim is not None:
+                self.scores.append(_directions(x.movedim(dim, -1), taken))
+        return result
+
+
+def _directions(scores: Tensor, taken: int) -> Tensor:
+    """Rows of scores of which so many are taken, up to a shift and a positive factor; zeros where there is no choice."""
+    is_open = scores.detach() > CLOSED
+    count = is_open.sum(-1, keepdim=True)
+    kept = scores.where(is_open, 0.0)
+    centred = (kept - kept.sum(-1, keepdim=True) / count.clamp_min(1)).where(is_open & (count > taken), 0.0)
+    return centred / (centred.square().sum(-1, keepdim=True) + SQUARED_FLOOR).sqrt()
