@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 CLOSED = -1e30  # masks add this or less to scores
-SQUARED_FLOOR = 1e-60  # below the square of any score that is not zero
 
 
 class Uncut(TorchFunctionMode):
@@ -71,4 +70,5 @@ def _directions(scores: Tensor, taken: int) -> Tensor:
     count = is_open.sum(-1, keepdim=True)
     kept = scores.where(is_open, 0.0)
     centred = (kept - kept.sum(-1, keepdim=True) / count.clamp_min(1)).where(is_open & (count > taken), 0.0)
-    return centred / (centred.square().sum(-1, keepdim=True) + SQUARED_FLOOR).sqrt()
+    size = centred.norm(dim=-1, keepdim=True)
+    return centred / size.where(size > 0, 1.0)  # nothing is added: a tiny eps would count as a larger one
