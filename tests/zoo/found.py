@@ -387,3 +387,16 @@ add(
     lambda: dense(OneThenAnother(), 4),
     why="a scale for each hidden unit of each expert: joined choices are choices, not numbers",
 )
+
+
+def normed_then_parted(m: Written, x: Tensor) -> Tensor:
+    y = torch.layer_norm(linear(x, m.w), (6,), m.gain, m.shift, 0.0)
+    return torch.cat([torch.tanh(y[:, :2]), linear(y[:, 2:], m.read)], -1)
+
+
+add(
+    "normed-then-parted",
+    8 + 1 + 3 + 4,
+    written(8, normed_then_parted, w=(6, 8), gain=(6,), shift=(6,), read=(5, 4)),
+    why="what a centring removes is the same in both parts of what it centres; the scale of a row, O(3) and a gain on one part",
+)

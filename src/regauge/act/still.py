@@ -25,7 +25,7 @@ def rest(plan: Plan, state: State) -> Element:
     total = Element(plan, (Wander(made_up),) if made_up else ())
     for _ in range(ROUNDS):
         at = total.moved(state)
-        hide = _hide(plan, at)
+        hide = Hide.nearest(plan, lambda b, at=at: -at.read(b))  # type: ignore[misc]
         seen = Element(plan, (hide,)).moved(at)
         shift = Shift(_undone(plan.shifts, plan, seen))
         shifted = Element(plan, (shift,)).moved(seen)
@@ -36,21 +36,6 @@ def rest(plan: Plan, state: State) -> Element:
         moves = (*((hide,) if hide.parts else ()), *(m for m in (shift, level) if m.free))
         total = Element(plan, moves) @ total
     return total
-
-
-def _hide(plan: Plan, state: State) -> Hide:
-    """Minus the projection on the sum of the unseen spaces; the projections commute, so one goes after the other."""
-    parts = {}
-    for u in plan.unseen:
-        x = state.read(u.block)
-        steps = []
-        for along in u.sets:
-            step = -(x.mean(along, keepdim=True) if along else x)
-            x = x + step
-            steps.append(step)
-        if any(bool((a != 0).any()) for a in steps):
-            parts[u.block.id] = tuple(steps)
-    return Hide(parts)
 
 
 def _undone(shifts: Shifts, plan: Plan, state: State) -> dict[int, Tensor]:

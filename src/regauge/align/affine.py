@@ -42,7 +42,7 @@ def remove(held: Held) -> None:
         if size <= SETTLED * first:
             break
     _require_settled(held, first, size)
-    held.apply(_hidden(plan, {u.block.id: -held.read(u.block).double() for u in plan.unseen}))
+    held.apply(Hide.nearest(plan, lambda b: -held.read(b).double()))
 
 
 def between(moved: State, target: State) -> list[Move]:
@@ -64,13 +64,9 @@ def between(moved: State, target: State) -> list[Move]:
         if size <= SETTLED * first:
             break
     _require_settled(moved, first, size)
-    if plan.unseen:
-        moves.append(
-            _hidden(
-                plan,
-                {u.block.id: _read(target, u.block) - _read(moved, u.block) for u in plan.unseen},
-            )
-        )
+    hide = Hide.nearest(plan, lambda b: _read(target, b) - _read(moved, b))
+    if hide.parts:
+        moves.append(hide)
     return moves
 
 
@@ -145,17 +141,3 @@ def _component(state: State, s: Source) -> Tensor:
     phi = _covector(state, s)
     total = (array * phi).sum(sorted(s.along), keepdim=True) / (phi * phi).sum() if s.along else array
     return total.reshape(s.shape)
-
-
-def _hidden(plan: Plan, wanted: dict[int, Tensor]) -> Hide:
-    """The unseen part of the wanted changes."""
-    parts = {}
-    for u in plan.unseen:
-        rest = wanted[u.block.id]
-        arrays = []
-        for along in u.sets:
-            part = rest.mean(along, keepdim=True) if along else rest
-            rest = rest - part
-            arrays.append(part)
-        parts[u.block.id] = tuple(arrays)
-    return Hide(parts)

@@ -35,6 +35,7 @@ def plan_digest(plan: Plan) -> str:
         [[(list(c.shape), [(b, list(l), str(f)) for b, l, f in c.on]) for c in cs] for cs in (plan.charges.scales, plan.charges.signs)],
         [[(s.id, s.block.id, sorted(s.along)) for s in p.sources] for p in (plan.shifts, plan.levels)],
         [(u.block.id, [list(s) for s in u.sets]) for u in plan.unseen],
+        *[[b.id for b in j.blocks] for j in plan.joint],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -167,8 +167,7 @@ def _axis(r: Relation, t: Term, axis: int, known: dict[int, Known]) -> int | Non
                 return None
             if label not in r.op.ins[at]:
                 return -1
-            # a parameter may stand for a part of it, whose axes are not those of the operation
-            return None if isinstance(t.block.value.op, Param) else r.op.ins[at].index(label)
+            return r.op.ins[at].index(label) if _own_axes(r, t, at) else None
         case Along() if r.op.out[axis] not in r.op.touched and t is r.ins[0]:
             return r.op.ins[0].index(r.op.out[axis])
         case Reshape():
@@ -179,6 +178,18 @@ def _axis(r: Relation, t: Term, axis: int, known: dict[int, Known]) -> int | Non
         case Slice() | Mix() | Concat() if r.op.axis != axis:
             return axis
     return None
+
+
+def _own_axes(r: Relation, t: Term, at: int) -> bool:
+    """The operand's axes are those of the operation: a parameter may stand for a part of it, or for a view of it."""
+    if not isinstance(t.block.value.op, Param):
+        return True
+    shape, ins, out = t.block.value.shape, r.op.ins[at], r.op.out  # type: ignore[union-attr]
+    sizes = dict(zip(out, r.out.block.value.shape, strict=True))
+    if len(shape) != len(ins) or any(sizes.get(l, n) != n for l, n in zip(ins, shape, strict=True)):
+        return False
+    written = {l: out[a] for l, (a, _, _) in zip(r.out.labels, r.out.block.leaves, strict=True)}
+    return all(written.get(l, ins[a]) == ins[a] for l, (a, _, _) in zip(t.labels, t.block.leaves, strict=True))
 
 
 def _back(r: Relation, t: Term, sets_out: frozenset[Places], known: dict[int, Known]) -> Tolerance:
@@ -260,6 +271,69 @@ class Unseen:
         if self.tolerance.everything:
             return prod(self.block.sizes)
         return span_dim(self.block.sizes, self.sets)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Directions that nobody sees where they are the same in several blocks of a parameter, into which one axis is cut, and
+    constant along it. along: for each block the leaves that they do not depend on."""
+
+    blocks: tuple[Block, ...]
+    along: tuple[tuple[int, ...], ...]
+    sets: tuple[tuple[int, ...], ...] = ()  # of the leaves that are left: what is constant along them is unseen anyway
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the directions, without the leaves that they do not depend on."""
+        return tuple(n for k, n in enumerate(self.blocks[0].sizes) if k not in self.along[0])
+
+    @property
+    def size(self) -> int:
+        """How many entries share one number."""
+        return sum(prod(b.sizes[k] for k in along) for b, along in zip(self.blocks, self.along, strict=True))
+
+    @property
+    def dim(self) -> int:
+        return prod(self.shape) - (span_dim(self.shape, self.sets) if self.sets else 0)
+
+    def spread(self, i: int) -> tuple[int, ...]:
+        """The shape in which a direction is added to the i-th block."""
+        return tuple(1 if k in self.along[i] else n for k, n in enumerate(self.blocks[i].sizes))
+
+
+def joint(blocks: Blocks, found: dict[int, Tolerance]) -> tuple[Joint, ...]:
+    out = []
+    for v in blocks.graph.values:
+        if not isinstance(v.op, Param) or v.op.statistic or not v.op.chart.signed:
+            continue
+        done: set[tuple[int, ...]] = set()
+        for b in blocks.of[v.id]:
+            for axis, places in sorted(found.get(b.id, Tolerance()).joint, key=lambda x: (x[0], sorted(x[1]))):
+                family = _family(blocks, found, b, axis, places)
+                key = tuple(x.id for x in family.blocks) if family else ()
+                if family is not None and key not in done:
+                    done.add(key)
+                    out.append(family)
+    return tuple(out)
+
+
+def _family(blocks: Blocks, found: dict[int, Tolerance], b: Block, axis: int, places: Places) -> Joint | None:
+    """All blocks along the axis, if each tolerates the same as this one together with the others and none does alone."""
+    extra = {b.leaves[k] for k in places if b.leaves[k][0] != axis}
+    rest = [leaf for k, leaf in enumerate(b.leaves) if k not in places]
+    members, along, sets = blocks.siblings(b, {axis}), [], None
+    for x in members:
+        mine = frozenset(k for k, leaf in enumerate(x.leaves) if leaf[0] == axis or leaf in extra)
+        t = found.get(x.id, Tolerance())
+        if (axis, mine) not in t.joint or t.everything or any(u <= mine for u in t.along):
+            return None
+        kept = [k for k in range(len(x.leaves)) if k not in mine]
+        if [x.leaves[k] for k in kept] != rest:
+            return None
+        along.append(tuple(sorted(mine)))
+        here = frozenset(tuple(sorted(kept.index(k) for k in u)) for u in t.along if not u & mine)
+        sets = here if sets is None else sets & here
+    return Joint(tuple(members), tuple(along), tuple(sorted(sets or ()))) if len(members) > 1 else None
 
 
 def span_dim(sizes: tuple[int, ...], sets: tuple[tuple[int, ...], ...]) -> int:

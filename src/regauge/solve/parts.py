@@ -61,7 +61,7 @@ def parts(plan: Plan) -> tuple[Part, ...]:
         ("parameters that another one makes up for", sum(prod(v.shape) for v in plan.absorbed)),
         (
             "directions that every reader removes (a mean, a softmax)",
-            sum(u.dim for u in plan.unseen if not u.tolerance.everything),
+            sum(u.dim for u in plan.unseen if not u.tolerance.everything) + sum(j.dim for j in plan.joint),
         ),
         (
             "translations that other biases absorb",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from regauge.graph.ir import Graph, Param
-from regauge.solve.blind import tolerances, unseen
+from regauge.solve.blind import joint, tolerances, unseen
 from regauge.solve.blocks import blocks
 from regauge.solve.charges import charges
 from regauge.solve.facts import plain_relations
@@ -35,7 +35,7 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     )
     found = plan(graph, cut, index, frame, charge, aliases)
     found = replace(found, sources=_seen(found, lost))
-    return replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden)
+    return replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden, joint=joint(cut, tolerance))
 
 
 def _seen(plan: Plan, lost: set[int]) -> dict[int, Source]:

@@ -60,6 +60,7 @@ class Plan:
     levels: Any = None
     overlap: int = 0
     unseen: tuple[Any, ...] = ()
+    joint: tuple[Any, ...] = ()
 
     @cached_property
     def absorbed(self) -> tuple[Value, ...]:

@@ -43,7 +43,7 @@ def hide(plan: Plan, generator: Generator) -> Hide:
         sizes = u.block.sizes
         shapes = [[1 if k in along else n for k, n in enumerate(sizes)] for along in u.sets]
         parts[u.block.id] = tuple(STEP * normal(generator, *shape) for shape in shapes)
-    return Hide(parts)
+    return Hide(parts).also(plan.joint, [STEP * normal(generator, *j.shape) for j in plan.joint])
 
 
 def wander(plan: Plan, generator: Generator) -> Wander:

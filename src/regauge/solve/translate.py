@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from regauge.errors import CheckError
 from regauge.graph.ir import Add, Along, Einsum, Mix, evaluate
 from regauge.solve.acts import SMALL, Act, Plus
+from regauge.solve.blind import Joint
 from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
+from regauge.solve.plan import Plan
 from regauge.solve.sources import SCALAR, Demand, Shifts, Source
 from regauge.solve.state import Image, State, gather, positions
 
@@ -44,6 +46,34 @@ class Hide:
     """Directions that nobody sees: for every parameter block one array a set, constant along that set."""
 
     parts: dict[int, tuple[Tensor, ...]]
+
+    @classmethod
+    def nearest(cls, plan: Plan, wanted: Callable[[Block], Tensor]) -> Hide:
+        """The unseen part of changes that are wanted of the blocks. The projections commute, so one goes after another."""
+        blocks = {b.id: b for b in (*(u.block for u in plan.unseen), *(b for j in plan.joint for b in j.blocks))}
+        left = {i: wanted(b) for i, b in blocks.items()}
+        parts: dict[int, tuple[Tensor, ...]] = {}
+        for u in plan.unseen:
+            for along in u.sets:
+                rest = left[u.block.id]
+                part = rest.mean(along, keepdim=True) if along else rest
+                left[u.block.id] = rest - part
+                parts[u.block.id] = (*parts.get(u.block.id, ()), part)
+        found = []
+        for j in plan.joint:
+            sums = [left[b.id].sum(along).reshape(j.shape) for b, along in zip(j.blocks, j.along, strict=True)]
+            found.append(torch.stack(sums).sum(0) / j.size)
+            for i, b in enumerate(j.blocks):
+                left[b.id] = left[b.id] - found[-1].reshape(j.spread(i))
+        return cls(parts).also(plan.joint, found)
+
+    def also(self, joint: Sequence[Joint], directions: Sequence[Tensor]) -> Hide:
+        """With what is the same in several blocks, one array for each family of blocks."""
+        parts = dict(self.parts)
+        for j, a in zip(joint, directions, strict=True):
+            for i, b in enumerate(j.blocks):
+                parts[b.id] = (*parts.get(b.id, ()), a.reshape(j.spread(i)))
+        return Hide(parts)
 
     def inverse(self) -> Hide:
         return Hide({b: tuple(-t for t in ts) for b, ts in self.parts.items()})
