@@ -392,8 +392,8 @@ def _rotary_dict(rope: dict[str, Any], size: int, share: tuple[float, float]) ->
         if isinstance(value, (list, tuple)) and name.endswith("_factor"):
             small[name] = type(value)(value[:planes])
         elif isinstance(value, (list, tuple)) and name.endswith("section"):
-            share = [planes // len(value) + (i < planes % len(value)) for i in range(len(value))]
-            small[name] = type(value)(share)
+            shares = [planes // len(value) + (i < planes % len(value)) for i in range(len(value))]
+            small[name] = type(value)(shares)
     return small
 
 
