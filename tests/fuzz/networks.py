@@ -295,6 +295,25 @@ def make_cut(d: Draft) -> None:
         d.emit(d.choose(("gate", "mul", "add")), [a, b], (*lead, n // 2))
 
 
+def make_glimpse(d: Draft) -> None:
+    """A part of what acts along the last axis as a whole: the rest is not read, and yet it counts."""
+    i = linear(d, d.recent())
+    *lead, n = d.shapes[i]
+    if n < 3:
+        return
+    if d.choose((True, False)):
+        i = d.emit("bias", [i], d.shapes[i], d.parameter(n))
+    match d.choose(("softmax", "log_softmax", "cumsum", "winner", "norm")):
+        case "norm":
+            i = norm(d, i)
+        case "winner":
+            i = d.emit("winner", [i], d.shapes[i])
+        case along:
+            i = d.emit(along, [i], d.shapes[i], -1)
+    size = d.choose(range(1, n))
+    d.emit("narrow", [i], (*lead, size), d.choose(range(n - size + 1)), size)
+
+
 def make_reorder(d: Draft) -> None:
     i = d.recent()
     kind = d.choose(("flip", "roll", "permuted", "repeat", "pad", "every_second", "interleave"))

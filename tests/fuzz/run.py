@@ -196,6 +196,11 @@ def do_log_softmax(x: Tensor, axis: int) -> Tensor:
     return torch.log_softmax(x, axis)
 
 
+def do_winner(x: Tensor) -> Tensor:
+    """The largest entry in its place, zeros elsewhere."""
+    return F.one_hot(x.argmax(-1), x.shape[-1]).to(x.dtype) * x
+
+
 def do_logsumexp(x: Tensor, axis: int) -> Tensor:
     return x - torch.logsumexp(x, axis, keepdim=True)
 

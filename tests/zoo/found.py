@@ -400,3 +400,15 @@ add(
     written(8, normed_then_parted, w=(6, 8), gain=(6,), shift=(6,), read=(5, 4)),
     why="what a centring removes is the same in both parts of what it centres; the scale of a row, O(3) and a gain on one part",
 )
+
+
+def softmax_in_part(m: Written, x: Tensor) -> Tensor:
+    return torch.softmax(linear(x, m.w, m.bias), -1)[..., :2]
+
+
+add(
+    "softmax-in-part",
+    7 + 1,
+    written(7, softmax_in_part, w=(6, 7), bias=(6,)),
+    why="what is added to all scores, and no more: those whose share is not read still count in the sum",
+)

@@ -65,13 +65,36 @@ def tolerances(blocks: Blocks, relations: list[Relation], known: dict[int, Known
             elif b.id in readers:
                 result = ALL
                 for r in readers[b.id]:
-                    if r.out.block.id not in found:
+                    out = _of_result(r, found, blocks)
+                    if out is None:
                         continue  # an updated statistic: not observed
-                    result = result & _through(r, b, found[r.out.block.id], blocks, readers[b.id], known)
+                    result = result & _through(r, b, out, blocks, readers[b.id], known)
                     if not (result.everything or result.along or result.joint):
                         break
                 found[b.id] = result
     return found
+
+
+def _of_result(r: Relation, found: dict[int, Tolerance], blocks: Blocks) -> Tolerance | None:
+    """What the result of a relation tolerates; None if nothing reads it. What acts along an axis that is cut carries a
+    disturbance of one part into all others (the sum of a softmax), so that all of them must tolerate it."""
+    own = r.out.block
+    axes = {i for i, l in enumerate(r.op.out) if l in r.op.touched} if isinstance(r.op, Along) else set()
+    parts = blocks.siblings(own, axes)
+    if not any(b.id in found for b in parts):
+        return None
+    if len(parts) == 1:
+        return found[own.id]
+    index = {leaf: k for k, leaf in enumerate(own.leaves) if leaf[0] not in axes}
+    result = ALL
+    for b in parts:
+        t = found.get(b.id, ALL)
+        if not t.everything:
+            here = {k: index[leaf] for k, leaf in enumerate(b.leaves) if leaf in index}
+            along = {frozenset(map(here.__getitem__, u)) for u in t.along if u <= here.keys()}
+            joint = {(a, frozenset(map(here.__getitem__, u))) for a, u in t.joint if a not in axes and u <= here.keys()}
+            result = result & Tolerance(along=_smallest(along), joint=frozenset(joint))
+    return result
 
 
 def _through(

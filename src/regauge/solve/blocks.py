@@ -303,7 +303,7 @@ class _Cutter:
                     result = term(out_block, out)
                     operands = tuple(term(b, l) for b, l in zip(ins_blocks, ins, strict=True))
                     yield Relation(v.op, result, operands, frozenset(n for (l, _), n in number.items() if l in touched))
-                if isinstance(v.op, Along) and v.op.equivariant and v.op.linear:
+                if isinstance(v.op, Along) and v.op.equivariant:
                     yield from self._across(v, v.op, out_block, of)
             return
         for x in dict.fromkeys(v.args):
@@ -322,7 +322,7 @@ class _Cutter:
                 yield Relation(v.op, Term(out_block, tuple(range(10_000, 10_000 + len(out_block.leaves)))), ins_terms)
 
     def _across(self, v: Value, op: Along, out: Block, of: dict[int, tuple[Block, ...]]) -> Iterator[Relation]:
-        """A centring over an axis that is cut: each block of the result depends on every block along that axis."""
+        """A centring or a softmax over an axis that is cut: each block of the result depends on every block along it."""
         axes = {i for i, l in enumerate(op.out) if l in op.touched}
         for b in of[v.args[0].id]:
             apart = [a for a in range(v.ndim) if b.box[a] != out.box[a]]

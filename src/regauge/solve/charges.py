@@ -14,6 +14,7 @@ from itertools import combinations
 from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Frozen, Mix, Param, Pointwise, Reshape, Slice
+from regauge.solve.blind import entire
 from regauge.solve.blocks import Block, Blocks, Relation
 from regauge.solve.cells import Cells
 from regauge.solve.frames import Frames
@@ -190,12 +191,17 @@ def _function(r: Relation, s: tuple[int, ...], var: object, out: int, signs: boo
         law = None if op.degree is None else Fraction(op.degree).limit_denominator(1000)
     for i in fixed:
         yield var(i, s)  # type: ignore[operator]
-    if touched or law is None:
+    if touched or law is None or law == 0 and _in_part(r):
         for i in (*moving, out):
             yield var(i, s)  # type: ignore[operator]
         return
     for i in moving:
         yield _minus(var(out, s), {k: c * law for k, c in var(i, s).items()})  # type: ignore[operator]
+
+
+def _in_part(r: Relation) -> bool:
+    """It acts on one of the parts into which its axis is cut: all would have to scale alike, which no equation here says."""
+    return isinstance(r.op, Along) and not all(entire(r, t) for t in r.ins[:1])
 
 
 def _minus(a: Row, b: Row) -> Row:

@@ -57,7 +57,7 @@ def known_relations(blocks: Blocks, relations: list[Relation]) -> dict[int, Know
                         found[b.id] = Known(along, total)
                 continue
             made = writers.get(b.id, [])
-            if len(made) == 1 or _stacked(v, made):
+            if len(made) == 1 or isinstance(v.op, Along) and v.op.total is not None or _stacked(v, made):
                 steps = [_step(r, found) for r in made]
                 if steps[0] is not None and all(k == steps[0] for k in steps):
                     found[b.id] = steps[0]
