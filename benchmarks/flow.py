@@ -14,6 +14,7 @@ energy   energy distance to 2000 fresh data points, with the exact flow's as the
 """
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -33,6 +34,7 @@ ROWS = HERE / "results" / "flow.jsonl"
 SOLVERS = ("euler", "midpoint", "rk4", "rk4_38")
 BUDGETS = (8, 4, 16)
 NOISES = 8192
+Pair = tuple[Tensor, Tensor]
 LADDER = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
@@ -62,16 +64,22 @@ def equivalent(rows: Sequence[tuple[int, float, float]], rmse: float) -> float:
     raise AssertionError("a ladder has at least two rungs")
 
 
-def measure(name: str, seed: int, cache: Path, jobs: Sequence[tuple[str, int]]) -> list[dict[str, object]]:
-    """All rows of one model, tuned and compared."""
+@functools.cache
+def problem(name: str, seed: int, cache: Path) -> tuple[models.Velocity, Pair, Pair, Tensor, float]:
+    """(model, noises and exact ends to tune on, others to test on, data, error of the exact ends)."""
     model = models.trained(name, seed, cache)
     dim, sample = models.DATA[name]
     rng = torch.Generator().manual_seed(77 + seed)
     tuning, test = torch.randn(4096, dim, generator=rng), torch.randn(2048, dim, generator=rng)
     data = sample(2000, rng)
     tuning = torch.cat([tuning, torch.randn(NOISES - len(tuning), dim, generator=rng)])
-    targets, _ = reference(model, tuning, 1e-5)
     exact, error = reference(model, test, 1e-5)
+    return model, (tuning, reference(model, tuning, 1e-5)[0]), (test, exact), data, error
+
+
+def measure(name: str, seed: int, cache: Path, jobs: Sequence[tuple[str, int]]) -> list[dict[str, object]]:
+    """All rows of one model, tuned and compared."""
+    model, (tuning, targets), (test, exact), data, error = problem(name, seed, cache)
     floor = models.energy_distance(exact[:2000], data)
     rungs: dict[str, list[tuple[int, float, float]]] = {}
     rows = []

@@ -141,39 +141,28 @@ def test_the_smooth_part_keeps_the_order_of_the_method():
         assert errors[0] / errors[1] > 0.8 * 2**method.order, name
 
 
-def test_moving_frames_are_causal_and_undone():
-    # a constant field has V_j constant: any frame along them is a translation that the step's end undoes exactly
-    constant = torch.tensor([0.7, -0.2])
-    sampler = flow.ComovingSampler("rk4", 3)
-    rng = torch.Generator().manual_seed(1)
-    x = TEST[:5]
-    plain = x + constant
-    for p in (sampler.values,):
-        p.data.copy_(torch.randn(p.shape, generator=rng))
+def test_weights_of_the_future_and_of_the_distant_past_do_not_act():
+    rng, x = torch.Generator().manual_seed(1), TEST[:8].double()
+    sampler = flow.ComovingSampler("midpoint", 3, memory=2).double()
+    late = torch.arange(7)[:, None] - torch.arange(6)
     with torch.no_grad():
-        # p with the values and rates of a quadratic: RK4 integrates it exactly
-        a, b = torch.randn(2, *sampler.values[:, 0].shape, generator=rng)
-        for i, u in enumerate(sampler.points):
-            sampler.values[:, i] = a * u + b * u**2
-            sampler.rates[:, i] = a + 2 * b * u
-        sampler.value_mask[:, : sampler.rk.stages] = 0
-        sampler.rate_mask[:, : sampler.rk.stages] = 0
-        # only the rates that free the method are tuned; a frame may have any
-        sampler.rate_mask[:, sampler.rk.stages :] = 1
-        moved = sampler(lambda t, z: constant.expand_as(z), x)
-    assert torch.allclose(moved, plain, atol=1e-5)
+        plain = sampler(FIELD, x)
+        for hidden in (late <= 0, late > 2):
+            sampler.weights.copy_(torch.randn(7, 6, 1, generator=rng) * hidden.unsqueeze(-1))
+            assert torch.equal(sampler(FIELD, x), plain)
+        sampler.weights.copy_(torch.randn(7, 6, 1, generator=rng) * (late == 2).unsqueeze(-1))
+        assert not torch.allclose(sampler(FIELD, x), plain, atol=1e-3)
 
 
-def test_multistep_methods_are_in_the_gauge():
-    # Adams-Bashforth 2 is Euler in a frame along this velocity and the one before: p' = -1/2 V_k + 1/2 V_{k-1}, undone
-    steps = 16
+def test_multistep_methods_are_in_the_orbit():
+    # Adams-Bashforth 2: every step adds 3/2 of this velocity and -1/2 of the one before
+    steps, h = 16, 1 / 16
     sampler = flow.ComovingSampler("euler", steps).double()
     with torch.no_grad():
-        # slot 0 is this step's velocity, the last earlier one comes at the end of the known slots
-        for k in range(1, steps):
-            sampler.values[k, 1, 0] = 0.5
-            sampler.values[k, 1, k] = -0.5
-        x, h = TEST[:8].double(), 1 / steps
+        for end in range(2, steps + 1):
+            sampler.weights[end, 0] -= h / 2
+            sampler.weights[end, end - 1] += h / 2
+        x = TEST[:8].double()
         ours = sampler(FIELD, x)
         before = None
         for k in range(steps):
@@ -183,25 +172,15 @@ def test_multistep_methods_are_in_the_gauge():
     assert torch.allclose(ours, x, atol=1e-12)
 
 
-def test_time_is_a_coordinate_of_the_step():
-    # RK4 on (r, z) in the frame y0 = r - q(u): the stages of one method then sit at times of their own
-    rk, x = flow.METHODS["rk4"], TEST[:8].double()
-    q, rate = {0.0: 0.0, 0.5: 0.11, 1.0: -0.2}, {0.0: 0.07, 0.5: -0.16}
-    # the end of the step stays at 1: 1 - sum b q'(c) + q(1) = 1
-    rate[1.0] = (q[1.0] - rk.weights[0] * rate[0.0] - (rk.weights[1] + rk.weights[2]) * rate[0.5]) / rk.weights[3]
-    slopes, times = [], []
-    for node, row in zip(rk.nodes, rk.matrix, strict=True):
-        y0 = sum((w * s[0] for w, s in zip(row, slopes, strict=True)), 0.0)
-        z = x + sum((w * s[1] for w, s in zip(row, slopes, strict=True)), torch.zeros_like(x))
-        times.append(y0 + q[node])
-        slopes.append((1 - rate[node], FIELD(torch.tensor(times[-1], dtype=torch.float64), z)))
-    end = x + sum(w * s[1] for w, s in zip(rk.weights, slopes, strict=True))
-    assert sum(w * s[0] for w, s in zip(rk.weights, slopes, strict=True)) + q[1.0] == pytest.approx(1.0)
-    assert times[1] != times[2] and all(0 <= t <= 1 for t in times)
-    sampler = flow.ComovingSampler("rk4", 1).double()
+def test_invariants_make_the_weights_depend_on_the_state():
+    # one Euler step along V |z|^2 / (2 + |z|^2) alone
+    sampler = flow.ComovingSampler("euler", 1, invariants=True, unit=2.0).double()
+    x = TEST[:8].double()
     with torch.no_grad():
-        sampler.times.copy_(torch.tensor([times]) - torch.tensor(rk.nodes))
-        assert torch.allclose(sampler(FIELD, x), end, atol=1e-12)
+        sampler.weights[1, 0, 0], sampler.weights[1, 0, 1] = -1, 1
+        size = x.square().sum(-1, keepdim=True)
+        by_hand = x + size / (2 + size) * FIELD(torch.tensor(0.0, dtype=torch.float64), x)
+        assert torch.allclose(sampler(FIELD, x), by_hand, atol=1e-12)
 
 
 def test_callers_may_have_gradients_off(tuned):
@@ -269,7 +248,7 @@ def test_few_evaluations_are_searched_from_many_starts():
     seen = []
     flow.tune(FIELD, NOISE[:64], "midpoint", 1, options=flow.TuneOptions(**short), progress=lambda *at: seen.append(at))
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-    assert seen[-1][1] == seen[-1][2] == 2 * 4 + 16 * 15
+    assert seen[-1][1] == seen[-1][2] == 2 * 4 + 16 * 10 + 5
 
 
 def test_command_line(tmp_path, monkeypatch):

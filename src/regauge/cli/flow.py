@@ -60,7 +60,7 @@ def tune(
         typer.Option(help="Start states, a .npy file (n, ...).  [default: standard normal]", dir_okay=False),
     ] = None,
     samples: Annotated[int, typer.Option(help="How many: 3/4 to tune on, 1/4 to choose on.", min=16)] = 8192,
-    iterations: Annotated[int, typer.Option(help="Of the per-step gauge; 0 leaves it out.", min=0)] = 40,
+    iterations: Annotated[int, typer.Option(help="Of the per-step gauge; 0 leaves it out.", min=0)] = 60,
     start: Annotated[float, typer.Option(help="The time of the noise.")] = 0.0,
     end: Annotated[float, typer.Option(help="The time of the data.")] = 1.0,
     out: Annotated[Path, typer.Option(help="Where the gauge goes.", dir_okay=False)] = Path("gauge.safetensors"),

@@ -5,42 +5,50 @@ u in [0, 1] and the local gauge of *spacetime*, the time r being one more coordi
 
     y(u) = exp(a_k(u)) [ z - sum_j p_kj(u) V_j ],   y^0(u) = r - q_k(u),   all zero at u = 0,
 
-an affine gauge transformation whose translation runs along velocities V_j = dz/du that have been evaluated, in earlier
-steps and in this one, and along time itself. It costs no evaluation. The chosen Runge-Kutta method integrates
-(y^0, y); at the step's end the frame is undone exactly. Zero parameters are the plain method.
+an affine gauge transformation whose translation runs along velocities V_j = dz/dr that have been evaluated, in earlier
+steps and in this one, and along time itself. It costs no evaluation. The method integrates (y^0, y); at the step's end
+the frame is undone exactly. Causality: p along V_j is flat at every node that was used before V_j was known.
 
-A method sees a gauge at its nodes only, so p is given there: by its value, and by its rate where a node is visited
-twice (a Hermite polynomial has them). Causality: p along the velocity of stage j is flat at every node that was used
-before V_j was known. Time's own coordinate needs no bookkeeping: values and rates of q at the nodes make the times of
-all stages free, so these are the parameters, even where two stages of the method share a node.
+Seen from z, every such gauge turns the method into an explicit method with memory,
 
-Seen from z, a step of the given method in such a gauge is a step of some other explicit method that also remembers
-earlier velocities: the gauge freedom contains the multistep methods (Euler contains Adams-Bashforth). The price: the
-smooth part keeps the method's order as steps are added, but a local gauge is as rough as the steps are short, so it
-belongs to the number of steps that it was tuned for.
+    z_i = alpha_i z(0) + sum_{j < i} c_ij V_j,   V_i = dz/dr at (r_i, z_i),   z(1) = z_N,
+
+and near the method itself they are all of them: times, scales and weights are as many independent numbers as the gauges
+can change (`tests/flow/test_flow_orbit.py`). So the orbit of the method is searched directly, by (r, alpha, c): the same
+answers as with (a, p, q), whose many redundant numbers make the search ill conditioned. Zero parameters are the plain
+method; Euler's orbit contains Adams-Bashforth. Orbits of methods with equally many evaluations meet, so what a method
+decides is where the search starts.
+
+With `invariants`, the frame may also move along velocities times bounded functions of |z|^2 and |V|^2 where V was
+evaluated: a translation that depends on the state, a nonlinear gauge.
+
+The price: the smooth part keeps the method's order as steps are added, but a local gauge is as rough as the steps are
+short, so it belongs to the number of steps that it was tuned for.
 """
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from regauge.errors import InputError
 from regauge.flow.affine import BernsteinScale
 from regauge.flow.clocks import BernsteinClock, bernstein, bernstein_rate
 from regauge.flow.fields import Field
 from regauge.flow.gauge import Gauge
-from regauge.flow.solvers import method_named
+from regauge.flow.solvers import RungeKutta, method_named
 
 # of the central difference for dF/dt; its error only bends the search direction
 TIME_STEP = 1e-3
+# (rows, k) for every stage by name: one row for all samples, or one each
+Table = Mapping[str, list[Tensor]]
 
 
 class ComovingSampler(nn.Module):
     """x(1) from x(0) in `steps` steps of `method`: evaluations = steps x stages. States (batch, d).
 
-    frame: orthogonal (d, d) for one scale per channel, None for a common one. local=False: the smooth gauge only.
+    frame: orthogonal (d, d) for one scale per channel, None for a common one. memory: how many of the latest velocities
+    a stage weighs anew; older ones keep the method's weights. unit: the mean square of a state, for the invariants.
     """
 
     def __init__(
@@ -49,45 +57,27 @@ class ComovingSampler(nn.Module):
         steps: int,
         frame: Tensor | None = None,
         degree: int = 8,
-        local: bool = True,
         memory: int = 64,
+        invariants: bool = False,
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
         if steps < 1:
             raise InputError(f"{steps} steps do not cross an interval; give at least 1")
-        self.method, self.rk, self.steps, self.local = method, method_named(method), steps, local
-        self.degree, self.memory = degree, memory
+        self.method, self.rk, self.steps = method, method_named(method), steps
+        self.degree, self.memory, self.invariants, self.unit = degree, memory, invariants, unit
         channels = 1 if frame is None else len(frame)
-        stages = self.rk.stages
         self.frame: Tensor | None
-        self.value_mask: Tensor
-        self.rate_mask: Tensor
+        self.free: Tensor
         self.register_buffer("frame", frame)
         self.logits = nn.Parameter(torch.zeros(degree))
         self.scales = nn.Parameter(torch.zeros(max(degree - 1, 1), channels))
-        slots = stages + min(memory, stages * (steps - 1))
-        self.visits = (*self.rk.nodes, 1.0)
-        self.points = sorted(set(self.visits))
-        self.knots = nn.Parameter(torch.zeros(steps))
-        self.times = nn.Parameter(torch.zeros(steps, stages))
-        self.local_scales = nn.Parameter(torch.zeros(steps, len(self.points), channels))
-        self.local_rates = nn.Parameter(torch.zeros(steps, len(self.points), channels))
-        self.values = nn.Parameter(torch.zeros(steps, len(self.points), slots))
-        self.rates = nn.Parameter(torch.zeros(steps, len(self.points), slots))
-        value_mask, rate_mask = self._causal(slots)
-        self.register_buffer("value_mask", value_mask, persistent=False)
-        self.register_buffer("rate_mask", rate_mask, persistent=False)
-
-    def _causal(self, slots: int) -> tuple[Tensor, Tensor]:
-        """Where p and its rate may differ from zero: (points, slots); slot j < stages is this step's V_j."""
-        value, rate = torch.ones(len(self.points), slots), torch.ones(len(self.points), slots)
-        value[0] = 0
-        for i, point in enumerate(self.points):
-            rate[i] *= float(self.visits.count(point) > 1)
-            for j in range(self.rk.stages):
-                value[i, j] *= float(point not in self.rk.nodes[: j + 1] and point > self.rk.nodes[j])
-                rate[i, j] *= float(point not in self.rk.nodes[:j] and point >= self.rk.nodes[j])
-        return value, rate
+        self.plain = tableau(self.rk, steps)
+        late = torch.arange(self.evaluations + 1)[:, None] - torch.arange(self.evaluations)
+        self.register_buffer("free", ((late > 0) & (late <= memory)).float(), persistent=False)
+        self.times = nn.Parameter(torch.zeros(self.evaluations))
+        self.local_scales = nn.Parameter(torch.zeros(self.evaluations + 1, channels))
+        self.weights = nn.Parameter(torch.zeros(self.evaluations + 1, self.evaluations, 3 if invariants else 1))
 
     @property
     def evaluations(self) -> int:
@@ -99,15 +89,21 @@ class ComovingSampler(nn.Module):
 
     def local_parameters(self) -> list[str]:
         """Names of the parameters of the per-step gauges."""
-        return ["knots", "times", "local_scales", "local_rates", "values", "rates"]
+        return ["times", "local_scales", "weights"]
+
+    def take_smooth(self, other: "ComovingSampler") -> None:
+        """The smooth gauge of a sampler that has as many scales, or one for all channels."""
+        with torch.no_grad():
+            self.logits.copy_(other.logits)
+            self.scales.copy_(other.scales)
 
     def scatter(self, size: float, rng: torch.Generator) -> None:
-        """Move the local gauges by normal numbers of that size, times by a third of it: another start for a search."""
+        """Move the local gauges by normal numbers of that size over sqrt(evaluations): another start for a search."""
         with torch.no_grad():
-            for name in ("times", "local_scales", "local_rates", "values", "rates"):
+            for name in self.local_parameters():
                 p = self.get_parameter(name)
                 draw = torch.randn(p.shape, generator=rng, dtype=torch.float64).to(p)
-                p.add_(draw * (size / 3 if name == "times" else size))
+                p.add_(draw * size / self.evaluations**0.5)
 
     def _scale_coefficients(self) -> Tensor:
         zero = torch.zeros_like(self.scales[:1])
@@ -120,107 +116,81 @@ class ComovingSampler(nn.Module):
         space.log_scale = nn.Parameter(self._scale_coefficients().detach().clone())
         return Gauge(space, BernsteinClock(self.degree, logits=nn.Parameter(self.logits.detach().clone())))
 
-    def tables(self) -> dict[str, Tensor]:
-        """All numbers of all stages (K, S + 1, ...) at once; the last column is u = 1."""
-        widths = torch.softmax(self.knots, 0)
-        ends = widths.cumsum(0)
-        nodes = self.logits.new_tensor(self.visits)
-        stages = nodes + torch.cat([torch.zeros_like(self.times[:, :1]), self.times[:, 1:], 0 * self.times[:, :1]], 1)
-        r = ((ends - widths)[:, None] + widths[:, None] * stages).clamp(0, 1)
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The numbers of every stage, (1, k) each: t, dt/dr, b, db/dr (N stages), alpha, c (N stages and the end)."""
+        plain_times, plain_weights = (numbers.to(self.times) for numbers in self.plain)
+        moved = torch.cat([torch.zeros_like(self.times[:1]), self.times[1:]])
+        r = (plain_times + moved).clamp(0, 1)
         clock = torch.cat([self.logits.new_zeros(1), torch.softmax(self.logits, 0).cumsum(0)])
         b = self._scale_coefficients()
-        where = [self.points.index(node) for node in self.visits]
-        at_zero = torch.cat([torch.zeros_like(self.local_scales[:, :1]), self.local_scales[:, 1:]], 1)
+        alpha = 1 + torch.cat([torch.zeros_like(self.local_scales[:1]), self.local_scales[1:]])
+        c = self.weights * self.free.unsqueeze(-1)
+        c = torch.cat([plain_weights.unsqueeze(-1) + c[..., :1], c[..., 1:]], -1)
         return {
-            "t": bernstein(clock, r),
-            "rate": widths[:, None] * bernstein_rate(clock, r),
-            "b": bernstein(b, r),
-            "b_rate": widths[:, None, None] * bernstein_rate(b, r),
-            "a": at_zero[:, where],
-            "a_rate": self.local_rates[:, where],
-            "p": (self.values * self.value_mask)[:, where],
-            "p_rate": (self.rates * self.rate_mask)[:, where],
+            "t": list(bernstein(clock, r).view(-1, 1, 1)),
+            "t_rate": list(bernstein_rate(clock, r).view(-1, 1, 1)),
+            "b": list(bernstein(b, r).unsqueeze(1)),
+            "b_rate": list(bernstein_rate(b, r).unsqueeze(1)),
+            "alpha": list(alpha.unsqueeze(1)),
+            "c": [row[:i].reshape(1, -1) for i, row in enumerate(c)],
         }
 
-    def forward(self, field: Field, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+    def forward(self, field: Field, x: Tensor, table: Table | None = None) -> Tensor:
         """x(1), differentiable in the sampler's parameters.
 
-        parameters: one setting per sample, (batch, ...) each, in place of the sampler's own. Then the gradient of one
-        row of x(1) is that sample's Jacobian; field still sees one time per call.
+        table: like `tables`, with one row for each sample. Then the gradient of one component of x(1), summed over
+        samples, holds that row of every sample's Jacobian; field still sees one time per call.
         """
-        z = x if self.frame is None else x @ self.frame
-        if parameters is None:
-            table = {name: value.unsqueeze(0) for name, value in self.tables().items()}
-        else:
-            table = vmap(lambda own: functional_call(_Tables(self), {f"of.{n}": v for n, v in own.items()}, ()))(
-                dict(parameters)
-            )
-        past: list[Tensor] = []
-        for k in range(self.steps):
-            z = self._step(field, z, {name: value[:, k] for name, value in table.items()}, past)
+        at = self.tables() if table is None else table
+        start = x if self.frame is None else x @ self.frame
+        known: list[Tensor] = []
+        for i in range(self.evaluations):
+            z = _combine(at, i, start, known)
+            velocity = self._velocity(field, z, at, i)
+            known += [velocity, *(self._companions(z, velocity) if self.invariants else ())]
+        z = _combine(at, self.evaluations, start, known)
         return z if self.frame is None else z @ self.frame.T
 
-    def _step(self, field: Field, z: Tensor, at: Mapping[str, Tensor], past: list[Tensor]) -> Tensor:
-        stages, slots = self.rk.stages, self.values.shape[2]
-        earlier = past[-(slots - stages) :] if slots > stages else []
-        slopes: list[Tensor] = []
-        own: list[Tensor] = []
-        start = z
+    def _companions(self, z: Tensor, velocity: Tensor) -> list[Tensor]:
+        """The velocity times s / (1 + s), s = |z|^2 and |V|^2 in units of a typical state's."""
+        sizes = (vector.square().sum(-1, keepdim=True) for vector in (z, velocity))
+        return [size / (self.unit + size) * velocity for size in sizes]
 
-        def along(weights: Tensor) -> Tensor | float:
-            """sum_j weights_j V_j over what is known by now; weights (1 or batch, slots)."""
-            if not self.local or not (own or earlier):
-                return 0.0
-            used = torch.cat([weights[:, : len(own)], weights[:, stages : stages + len(earlier)]], 1)
-            return (used.T.unsqueeze(-1) * torch.stack([*own, *earlier])).sum(0)
-
-        for i, row in enumerate(self.rk.matrix):
-            y = start
-            for weight, slope in zip(row, slopes, strict=True):
-                if weight:
-                    y = y + weight * slope
-            z_here = (-at["a"][:, i]).exp() * y + along(at["p"][:, i])
-            velocity = self._velocity(field, z_here, at, i)
-            own.append(velocity)
-            slopes.append(at["a_rate"][:, i] * y + at["a"][:, i].exp() * (velocity - along(at["p_rate"][:, i])))
-        y = start
-        for weight, slope in zip(self.rk.weights, slopes, strict=True):
-            if weight:
-                y = y + weight * slope
-        past.extend(own)
-        return (-at["a"][:, -1]).exp() * y + along(at["p"][:, -1])
-
-    def _velocity(self, field: Field, z: Tensor, at: Mapping[str, Tensor], i: int) -> Tensor:
-        """dz/du = b' z + e^b tdot F(t, e^-b z), in the frame."""
-        x = (-at["b"][:, i]).exp() * z
-        v = _at_time(field, at["t"][:, i], x if self.frame is None else x @ self.frame.T)
+    def _velocity(self, field: Field, z: Tensor, at: Table, i: int) -> Tensor:
+        """dz/dr = b' z + e^b tdot F(t, e^-b z), in the frame."""
+        x = (-at["b"][i]).exp() * z
+        v = _at_time(field, at["t"][i].squeeze(-1), x if self.frame is None else x @ self.frame.T)
         v = v if self.frame is None else v @ self.frame
-        return at["b_rate"][:, i] * z + at["b"][:, i].exp() * at["rate"][:, i].unsqueeze(-1) * v
+        return at["b_rate"][i] * z + at["b"][i].exp() * at["t_rate"][i] * v
 
     def degrees_of_freedom(self, smooth_only: bool = False) -> int:
-        """Parameters that act: the causal mask and unused rates are not counted."""
+        """Parameters that act."""
         count = self.logits.numel() - 1 + self.scales.numel()
         if smooth_only:
             return count
-        slots = self.values.shape[2] - self.rk.stages
-        for k in range(self.steps):
-            known = min(slots, k * self.rk.stages)
-            columns = [*range(self.rk.stages), *range(self.rk.stages, self.rk.stages + known)]
-            count += int(self.value_mask[:, columns].sum()) + int(self.rate_mask[:, columns].sum())
-        channels = self.local_scales.shape[2]
-        scales = (len(self.points) - 1 + len(set(self.rk.nodes))) * channels
-        return count + self.steps * (scales + self.rk.stages - 1) + self.steps - 1
+        weights = int(self.free.sum()) * self.weights.shape[2]
+        return count + self.times.numel() - 1 + self.local_scales[1:].numel() + weights
 
 
-class _Tables(nn.Module):
-    """`tables` as a forward, for functional_call."""
+def tableau(rk: RungeKutta, steps: int) -> tuple[Tensor, Tensor]:
+    """(times (N,), weights (N + 1, N)) of N = steps x stages evaluations on [0, 1]; the last row makes the end."""
+    stages, total = rk.stages, steps * rk.stages
+    times, weights = torch.zeros(total, dtype=torch.float64), torch.zeros(total + 1, total, dtype=torch.float64)
+    whole = torch.tensor(rk.weights, dtype=torch.float64) / steps
+    for k in range(steps):
+        first = k * stages
+        weights[first + 1 :, first : first + stages] = whole
+        for i, row in enumerate(rk.matrix):
+            times[first + i] = (k + rk.nodes[i]) / steps
+            weights[first + i, first : first + stages] = 0
+            weights[first + i, first : first + len(row)] = torch.tensor(row, dtype=torch.float64) / steps
+    return times, weights
 
-    def __init__(self, of: ComovingSampler) -> None:
-        super().__init__()
-        self.of = of
 
-    def forward(self) -> dict[str, Tensor]:
-        return self.of.tables()
+def _combine(at: Table, i: int, start: Tensor, known: list[Tensor]) -> Tensor:
+    """alpha_i z(0) + sum_j c_ij V_j."""
+    z = at["alpha"][i] * start
+    return z + (at["c"][i].unsqueeze(1) @ torch.stack(known, 1)).squeeze(1) if known else z
 
 
 def _at_time(field: Field, t: Tensor, x: Tensor) -> Tensor:

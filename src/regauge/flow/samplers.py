@@ -20,7 +20,7 @@ from regauge.flow.schedules import SCHEDULES, from_condot
 from regauge.flow.solvers import TORCHDIFFEQ_NAMES, integrate, method_named, uniform
 from regauge.flow.transport import TransportedField
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class FlatField:
@@ -152,7 +152,7 @@ class TunedModel(nn.Module):
         }
         if isinstance(self.sampler, ComovingSampler):
             common["sampler"] = "comoving"
-            common |= {"degree": self.sampler.degree, "local": self.sampler.local, "memory": self.sampler.memory}
+            common["options"] = {k: getattr(self.sampler, k) for k in ("degree", "memory", "invariants", "unit")}
             tensors |= {f"sampler.{k}": v for k, v in self.sampler.state_dict().items()}
         else:
             common["sampler"] = self.sampler.name
@@ -180,9 +180,7 @@ def load_tuned(path: str | Path, field: Field) -> TunedModel:
     sampler: ClosedSampler | ComovingSampler
     if spec["sampler"] == "comoving":
         state = part("sampler.")
-        sampler = ComovingSampler(
-            spec["method"], spec["steps"], state.get("frame"), spec["degree"], spec["local"], spec["memory"]
-        )
+        sampler = ComovingSampler(spec["method"], spec["steps"], state.get("frame"), **spec["options"])
         sampler.load_state_dict(state)
     else:
         sampler = ClosedSampler(spec["sampler"], spec["method"], spec["steps"])

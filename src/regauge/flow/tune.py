@@ -27,8 +27,10 @@ from regauge.flow.solvers import integrate, method_named
 
 Progress = Callable[[str, int, int], None]
 Losses = tuple[float, ...]
-# added to the local gauges at another start; numbers of order one are multistep methods
+# random numbers added to the local gauges at another start, times the square root of the number of evaluations
 SCATTER = 0.2
+# evaluations up to which a per-step gauge has so few numbers that it gets more of them, and more starts
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,27 @@ class TuneOptions:
     """Iterations of Levenberg-Marquardt for the smooth gauges and for the per-step gauge; batch (memory); seed.
 
     fitted: about how many samples an iteration differentiates. refresh: iterations until they are picked anew.
-    starts: of the per-step gauge: the smooth gauge, then the best so far with random numbers added; the best after
-    `refresh` iterations each goes on. None: 16 with up to 4 evaluations, where minima are many and iterations cheap,
-    else one.
+    starts: of the per-step gauge: in the best smooth gauge, in none, then at the best so far with random numbers added;
+    the best after `refresh` iterations each goes on. None: 16 with up to 4 evaluations, where minima are many and
+    iterations cheap, else 2.
     directions: how many random combinations of a state's numbers an iteration differentiates; all of them if there are
     no more. channels: one scale per principal axis of the end points (None: if the state has between 2 and 256
-    numbers). memory: how many earlier velocities a per-step gauge may use; 0 keeps only those of the running step.
+    numbers). memory: how many of the latest velocities a per-step gauge may weigh anew. invariants: whether its weights
+    may depend on |z|^2 and |V|^2 (None: with up to 4 evaluations, where they would be few otherwise).
     comoving: search per-step gauges at all. tolerance: of the reference, relative to the end points' rms.
     """
 
-    smooth_iterations: int = 20
-    step_iterations: int = 90
+    smooth_iterations: int = 10
+    step_iterations: int = 60
     fitted: int = 1024
-    refresh: int = 15
+    refresh: int = 10
     starts: int | None = None
     batch: int = 512
     directions: int = 4
     degree: int = 8
     channels: bool | None = None
     memory: int = 64
+    invariants: bool | None = None
     comoving: bool = True
     tolerance: float = 1e-5
     seed: int = 0
@@ -144,30 +148,29 @@ def tune(
     rng = torch.Generator().manual_seed(options.seed)
 
     def search(sampler: ComovingSampler, names: list[str], iterations: int, report: Callable[[int], None]) -> Losses:
-        losses: Losses = ()
-        for done in range(0, iterations, options.refresh):
-            index, weights = hard_samples(_errors(sampler, flat, train), options.fitted, rng)
-            losses += fit(
-                sampler,
-                names,
-                flat,
-                (train[0][index], train[1][index]),
-                watch,
-                min(options.refresh, iterations - done),
-                weights=weights,
-                batch=options.batch,
-                directions=options.directions,
-                rng=rng,
-                report=lambda here, done=done: report(done + here),  # type: ignore[misc]
-            ).history
-        return losses
+        found = fit(
+            sampler,
+            names,
+            flat,
+            train,
+            watch,
+            iterations,
+            draw=lambda: hard_samples(_errors(sampler, flat, train), options.fitted, rng),
+            refresh=options.refresh,
+            batch=options.batch,
+            directions=options.directions,
+            rng=rng,
+            report=report,
+        )
+        return found.history
 
     samplers: dict[str, ClosedSampler | ComovingSampler] = {
         name: ClosedSampler(name, solver, steps) for name in ("identity", "cosine", "vp")
     }
     history: dict[str, Losses] = {}
     plan = _plan(x1[:last], options)
-    starts = options.starts or (16 if steps * stages <= 4 else 1)
+    few = steps * stages <= FEW
+    starts = options.starts or (16 if few else 2)
     opening = min(options.refresh, options.step_iterations)
     smooth_total = len(plan) * options.smooth_iterations
     total = smooth_total + (starts * opening + options.step_iterations - opening if options.comoving else 0)
@@ -176,31 +179,36 @@ def tune(
         if progress is not None:
             progress(label, before + here, total)
 
+    def blank(frame: Tensor | None, bend: bool) -> ComovingSampler:
+        unit = float(x1[:last].square().sum(-1).mean())
+        return ComovingSampler(solver, steps, frame, options.degree, options.memory, bend, unit).to(x0)
+
     with _frozen(velocity):
         smooth: dict[str, ComovingSampler] = {}
         for k, (name, frame) in enumerate(plan):
-            sampler = ComovingSampler(solver, steps, frame, options.degree, local=False, memory=options.memory).to(x0)
+            sampler = blank(frame, bend=False)
             done = partial(report, name, k * options.smooth_iterations)
-            names = sampler.smooth_parameters()
-            history[name] = search(sampler, names, options.smooth_iterations, done)
+            history[name] = search(sampler, sampler.smooth_parameters(), options.smooth_iterations, done)
             smooth[name] = sampler
         samplers |= smooth
         if options.comoving:
             best = min(smooth, key=lambda name: _rmse(smooth[name], flat, watch))
             found: list[tuple[float, Losses, ComovingSampler]] = []
             for k in range(starts):
-                sampler = copy.deepcopy(found[0][2] if found else smooth[best])
-                sampler.local = True
-                if found:
+                sampler = blank(plan[-1][1], few if options.invariants is None else options.invariants)
+                if k == 0:
+                    sampler.take_smooth(smooth[best])
+                if k > 1:
+                    sampler = copy.deepcopy(found[0][2])
                     sampler.scatter(SCATTER, rng)
                 done = partial(report, "comoving", smooth_total + k * opening)
-                names = sampler.smooth_parameters() + sampler.local_parameters()
-                losses = search(sampler, names, opening, done)
+                losses = search(sampler, sampler.local_parameters(), opening, done)
                 found.append((_finite(_rmse(sampler, flat, watch)), losses, sampler))
                 found = [min(found, key=lambda one: one[0])]
             _, losses, sampler = found[0]
             done = partial(report, "comoving", smooth_total + starts * opening)
-            history["comoving"] = losses + search(sampler, names, options.step_iterations - opening, done)
+            rest = search(sampler, sampler.local_parameters(), options.step_iterations - opening, done)
+            history["comoving"] = losses + rest
             samplers["comoving"] = sampler
         table = tuple(
             Candidate(name, _rmse(s, flat, held), steps * stages, _size(s, name)) for name, s in samplers.items()
