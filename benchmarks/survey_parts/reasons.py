@@ -6,12 +6,13 @@ many there are. A type without an entry has not been looked into.
 
 from __future__ import annotations
 
-PADDED_POSITIONS = (
-    "the row of the padding token and the row of its position are only read together where positions are counted from the "
-    "tokens: what is added to one is taken from the other"
-)
 NARROW_EMBEDDING = (
-    "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have"
+    "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have, which is "
+    "followed where frames turn the stream but not where norms of the sum (post-norm) keep its coordinates apart"
+)
+SHEARED_STREAM = (
+    "learned positions are added to a normed embedding, and only centring norms and the first attention read the sum: it may be "
+    "sheared along the mean by the covector that the norm keeps constant, which positions and readers follow"
 )
 REPEATED_HEADS_NORMED = "a norm over repeated value heads: rotations within a head"
 ABSORBED_BY_A_TABLE = (
@@ -20,15 +21,11 @@ ABSORBED_BY_A_TABLE = (
 )
 
 REASONS: dict[str, str] = {
-    "camembert": PADDED_POSITIONS,
-    "data2vec-text": PADDED_POSITIONS,
-    "roberta": PADDED_POSITIONS,
-    "roberta-prelayernorm": PADDED_POSITIONS,
-    "xlm-roberta": PADDED_POSITIONS,
-    "xlm-roberta-xl": PADDED_POSITIONS,
     "gemma4": ABSORBED_BY_A_TABLE,
     "gemma4_text": ABSORBED_BY_A_TABLE,
     "electra": NARROW_EMBEDDING,
+    "rembert": NARROW_EMBEDDING,
+    "blenderbot-small": SHEARED_STREAM,
     "GroupNorm": (
         "the relation that a norm of groups leaves is one for each group: a map that reads all groups together takes up "
         "one direction for each, which is not followed"

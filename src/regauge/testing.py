@@ -118,7 +118,9 @@ def check(rule: Rule, index: int, seed: int = 0) -> Report:
     f = values[out.id]
     size = sum(float((values[a.id] * 1.0).abs().sum()) for a in out.args) if not out.shape else 1.0
     change = max(float((run(graph, gauge.sample(s).apply(state))[out.id] - f).abs()) for s in range(seed, seed + 3))
-    beyond = sum(s.dim for s in shortfalls(gauge.plan))  # there is no network around the operator
+    beyond = (
+        sum(s.dim for s in shortfalls(gauge.plan)) + gauge.plan.shifts.beyond
+    )  # there is no network around the operator
     return Report(
         rule.operator, index, error, change / max(size, 1e-300), gauge.dim - beyond, linear_dimension(rule, index, seed)
     )

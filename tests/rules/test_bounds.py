@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from regauge.graph.bounds import Reach
 from regauge.graph.capture import capture
+from regauge.graph.marks import Marked
 
 
 class Counts(nn.Module):
@@ -62,3 +63,33 @@ def test_what_may_be_anything_has_no_bounds(given):
     captured = capture(Looked(), (torch.arange(6).view(2, 3),), None)
     (table,) = [n for n in captured.graph.nodes if "embedding" in str(n.target)]
     assert Reach(captured).of(table.args[1]) is None
+
+
+def test_a_mark_is_where_its_event_is_and_nowhere_else():
+    """Positions that stand still at padding show it; those that are counted on do not, nor those that start below it."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(40, 2)
+
+        def places(self, ids: Tensor) -> list[Tensor]:
+            mask = ids.ne(3).int()
+            count = mask.cumsum(1).type_as(mask)
+            still = (count * mask).long()
+            return [ids, still + 3, 9 - still, count.long() + 3, (count * mask - mask).long(), (mask * 2 + 1).long()]
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return torch.cat([self.table(n).flatten() for n in self.places(ids)])
+
+    model, rng = Padded(), torch.Generator().manual_seed(0)
+    draws = [torch.randint(0, 6, (3, 5), generator=rng) for _ in range(50)]
+    captured = capture(model, (draws[0],), None)
+    marked = Marked(Reach(captured))
+    tables = [n for n in captured.graph.nodes if "embedding" in str(n.target)]
+    found = [dict(marked.of(n.args[1])) for n in tables]
+    (event,) = found[0]
+    assert [f.get(event) for f in found] == [3, 3, 9, None, None, 1]
+    for ids in draws:
+        for f, places in zip(found, model.places(ids), strict=True):
+            assert not f or torch.equal(places == f[event], ids == 3)

@@ -68,6 +68,28 @@ add(
     lambda: attention(7, 3, 3, 3, softmax, bias="v"),
     why="value biases beyond the width of the output",
 )
+
+
+class CentredStream(nn.Module):
+    """A stream of 6 that only layer norms read; attention of full width writes into it. No linear map has a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(7, 6, bias=False), nn.Linear(6, 8, bias=False)
+        self.norm, self.attention, self.last = nn.LayerNorm(6), Attention(6, 2, 3, 3, softmax), nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        return self.leave(self.last(x + self.attention(self.norm(x))))
+
+
+add(
+    "attn-values-into-the-mean",
+    10 + 2 * (9 + 9) + 2 * 6 + (6 + 6) + 6 + (7 + 6) + (6 - 5),
+    lambda: Call(CentredStream(), (floats(3, 11, 7),)),
+    why="O(5), heads, gains, a shift that readers take up and their key rows, the last shift, the mean that is written; and "
+    "one constant in the values that becomes nothing but a mean",
+)
 add("attn-softmax-gqa", 2 * (9 + 9), lambda: attention(7, 4, 3, 3, softmax, kv_heads=2))
 add("attn-softmax-gqa-fused", 2 * (9 + 9), lambda: attention(7, 4, 3, 3, softmax, kv_heads=2, fused=True))
 add("attn-softmax-mqa-bias", 9 + 9 + 3 + 3, lambda: attention(7, 3, 3, 3, softmax, bias="qkvo", kv_heads=1))

@@ -52,6 +52,13 @@ add(
     reads(lambda x: nn.functional.layer_norm(x, x.shape[-1:])[..., ::2], 6),
     why="the mean for each input; blocks with one entry along the centred axis were taken for unseen as a whole",
 )
+add(
+    "softmax-strided",
+    4,
+    reads(lambda x: x.softmax(-1)[..., ::2]),
+    why="the row shift; an entry that is left out afterwards was taken for unseen, though the others are divided by it",
+)
+add("centred-alone-strided", 4, reads(lambda x: (x - x.mean(-1, keepdim=True))[..., ::2]), why="as softmax-strided")
 add("mean-alone", 4 * 2, reads(lambda x: x.mean(-1, keepdim=True)), why="Aff(2) for each input, on a vector only")
 add("rows-alone", 2 * 4, reads(lambda x: x[..., 2:]), why="two rows that nobody reads, and no SL(2) beside them")
 
@@ -306,6 +313,39 @@ add(
 )
 
 
+class Padded(nn.Module):
+    """Positions that stand still at padding, beside the tokens; the table of tokens is tied to the output."""
+
+    def __init__(self, tied: bool, v: int = 13, d: int = 5, rows: int = 9, pad: int = 1) -> None:
+        super().__init__()
+        self.embed, self.positions, self.pad = nn.Embedding(v, d), nn.Embedding(rows, d), pad
+        self.up, self.down, self.norm = nn.Linear(d, 6), nn.Linear(6, d), nn.LayerNorm(d)
+        self.out = nn.Linear(d, v)
+        if tied:
+            self.out.weight = self.embed.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        mask = ids.ne(self.pad).int()
+        places = (mask.cumsum(1).type_as(mask) * mask).long() + self.pad
+        x = torch.tanh(self.embed(ids) + self.positions(places))
+        x = x + x.mean(1, keepdim=True)
+        return self.out(self.norm(x + self.down(torch.tanh(self.up(x)))))
+
+
+add(
+    "padded-positions",
+    5 + 5 + 5 + (6 + 1) + (5 + 5) + 13,
+    lambda: Call(Padded(tied=False), (tokens(13, 5, 7),)),
+    why="tables against one another, and the row of padding against that of its position; a position that nothing reaches; "
+    "the mean that is written, gain and shift of the norm, and what every row of the output reads of its relation",
+)
+add(
+    "padded-positions-tied",
+    1 + 1 + 5 + (6 + 1) + 5,
+    lambda: Call(Padded(tied=True), (tokens(13, 5, 7),)),
+    why="the row of padding moves along the covector of the norm's relation alone, so that the output's bias takes it up; and "
+    "all rows do so together; a position that nothing reaches, the mean that is written, the shift",
+)
 add(
     "reader-of-a-constant",
     4 + 3 * 4,

@@ -8,7 +8,6 @@ from __future__ import annotations
 # nullity - inferred dimension
 GAPS: dict[str, int] = {
     # rank below the width
-    "attn-softmax-value-bias-wide": 2,
     "norm-narrow-input": 1,
     # everything redundant: the function space is smaller than what the rules see
     "shared-twice-linear": 23,
@@ -23,8 +22,6 @@ GAPS: dict[str, int] = {
     "constant-map-relu": 3,
     "sum-features-linear": 3,
     "outer-square": 21,
-    # a mean along an axis that is cut into single entries
-    "centred-strided": 6,
     # lengths, where a clamp far below them is no scale
     "cosine-to-centres": 5,
     # translations

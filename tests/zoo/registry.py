@@ -60,7 +60,7 @@ QUICK = frozenset(
     """mlp-relu mlp-tanh linear-narrow res-layernorm res-rmsnorm-nobias swiglu reglu lora conv-bn-eval-relu-bias
     squeeze-excite attn-softmax-bias attn-softmax-gqa-fused attn-paper mha-module encoder-post-gelu llama-one-layer
     shared-twice-relu-nobias gain-chain qknorm-rotary-gqa-eps0 tied-layernorm-positions final-layernorm-nobias
-    interleaved-partial-rotary merged-heads""".split()
+    interleaved-partial-rotary merged-heads attn-values-into-the-mean padded-positions-tied softmax-strided""".split()
 )
 
 

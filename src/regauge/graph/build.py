@@ -52,9 +52,10 @@ class Builder:
         total: tuple[int, float] | None = None,
         reach: tuple[int, int] | None = None,
         repeated: frozenset[int] = frozenset(),
+        marks: tuple[tuple[str, int], ...] = (),
     ) -> Value:
         """A value without parameters above it; repeated: axes over which it was expanded, whatever the input."""
-        value = self._make(Free(key, thunk, data, total, reach), (), shape, learned=False, data=data)
+        value = self._make(Free(key, thunk, data, total, reach, marks), (), shape, learned=False, data=data)
         self._repeated[value.id] = repeated
         return value
 

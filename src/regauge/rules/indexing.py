@@ -75,7 +75,9 @@ def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
 
     reach = index.op.reach if isinstance(index.op, Free) else None
     reach = reach if reach is not None and 0 <= reach[0] <= reach[1] < n else None
-    return b.free(f"one_hot:{index.id}:{n}", [*index.shape, n], rows, index.data, total=(index.ndim, 1.0), reach=reach)
+    marks = tuple((e, k) for e, k in index.op.marks if 0 <= k < n) if isinstance(index.op, Free) else ()
+    key, shape = f"one_hot:{index.id}:{n}", [*index.shape, n]
+    return b.free(key, shape, rows, index.data, total=(index.ndim, 1.0), reach=reach, marks=marks)
 
 
 def _compared(b: Builder, index: Value, n: int) -> Value:

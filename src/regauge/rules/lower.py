@@ -16,6 +16,7 @@ from regauge.graph.bounds import Reach
 from regauge.graph.build import Builder, subgraph
 from regauge.graph.capture import Captured, source_of
 from regauge.graph.ir import Graph, Source, Value
+from regauge.graph.marks import Marked
 from regauge.rules.complex import Complex
 from regauge.rules.indexing import Index
 from regauge.rules.registry import RULES
@@ -74,6 +75,10 @@ class _Driver:
     @cached_property
     def reach(self) -> Reach:
         return Reach(self.captured)
+
+    @cached_property
+    def marked(self) -> Marked:
+        return Marked(self.reach)
 
     def run(self) -> Lowered:
         c = self.captured
@@ -141,7 +146,11 @@ class _Driver:
         if reach is not None and reach[0] == reach[1]:  # the same for every input
             dtype = node.meta["val"].dtype
             return self.builder.free(node.name, shape, lambda: torch.full(shape, reach[0], dtype=dtype), False)
-        return self.builder.free(node.name, shape, lambda: evaluate(node), data, reach=reach, repeated=_expanded(node))
+        marks = self.marked.of(node) if data else ()
+        repeated = _expanded(node)
+        return self.builder.free(
+            node.name, shape, lambda: evaluate(node), data, reach=reach, repeated=repeated, marks=marks
+        )
 
     def _from_operands(self, node: fx.Node, data: bool) -> Value:
         """A constant computed from constants that came out of parameters (the zeros of zeros_like(weight))."""

@@ -30,7 +30,7 @@ from regauge.graph.ir import (
 )
 from regauge.rules.pointwise import keyed
 
-SCHEMA = 3
+SCHEMA = 4
 PATTERN = 1 << 22
 
 
@@ -67,8 +67,9 @@ def _op(v: Value) -> list[Any]:
         case Param(name, chart, statistic, updates):
             added = [[u.coef, [[f.name, list(f.shape), f.flipped] for f in u.factors], u.flipped] for u in updates]
             return ["param", name, [list(s) for s in chart.steps], statistic, added]
-        case Free(key, _, data, total, reach):
-            return ["free", key, data, list(total) if total else None, list(reach) if reach else None, _constant(v)]
+        case Free(key, _, data, total, reach, marks):
+            bounds = [list(pair) if pair else None for pair in (total, reach)]
+            return ["free", key, data, *bounds, [list(m) for m in marks], _constant(v)]
         case Einsum(ins, out):
             return ["einsum", [list(i) for i in ins], list(out)]
         case Add(coefs, ins, out):
@@ -182,9 +183,9 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
                 Update(c, tuple(Factor(n, tuple(s), t) for n, s, t in fs), turned) for c, fs, turned in added
             )
             return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic, updates)
-        case ["free", key, data, total, reach, constant]:
+        case ["free", key, data, total, reach, marks, constant]:
             total, reach = (tuple(pair) if pair else None for pair in (total, reach))
-            return Free(key, _thunk(constant, shape), data, total, reach)
+            return Free(key, _thunk(constant, shape), data, total, reach, tuple((e, k) for e, k in marks))
         case ["einsum", ins, out]:
             return Einsum(tuple(map(tuple, ins)), tuple(out))
         case ["add", coefs, ins, out]:

@@ -15,6 +15,7 @@ from regauge.solve.ranks import shortfalls
 from regauge.solve.unread import unread
 
 UNREAD = "table rows that inputs of this length never read (elements keep them as they are)"
+PAIRED = "table rows that are only read together with rows of other tables (elements keep them as they are)"
 KINDS = {
     "GL": "SL({n})",
     "O": "O({n})",
@@ -71,8 +72,12 @@ def parts(plan: Plan) -> tuple[Part, ...]:
             "readers of values with a known linear relation",
             sum(d for s, d in plan.shifts.dims.items() if sources[s].known is not None),
         ),
-        ("beyond the rank of neighbouring maps (counted, not sampled)", sum(s.dim for s in shortfalls(plan))),
+        (
+            "beyond the rank of neighbouring maps (counted, not sampled)",
+            sum(s.dim for s in shortfalls(plan)) + plan.shifts.beyond,
+        ),
         (UNREAD, sum(unread(plan).values())),
+        (PAIRED, sum(plan.paired.values())),
         ("levels that centring readers remove", plan.levels.dim - plan.overlap),
     )
     return tuple(frames + [Part(label, 1, dim) for label, dim in rest if dim])

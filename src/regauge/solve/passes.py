@@ -12,6 +12,7 @@ from regauge.solve.facts import plain_relations
 from regauge.solve.frames import frames
 from regauge.solve.indices import indices
 from regauge.solve.known import known_relations
+from regauge.solve.pairs import paired_rows
 from regauge.solve.plan import Plan, Source, plan
 from regauge.solve.shifts import shifts
 
@@ -35,7 +36,11 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     )
     found = plan(graph, cut, index, frame, charge, aliases)
     found = replace(found, sources=_seen(found, lost))
-    return replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden, joint=joint(cut, tolerance))
+    rows = paired_rows(
+        graph, cut, hidden, lambda apart: shifts(cut, relations, tolerance, known, hidden, "full", apart)
+    )
+    found = replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden)
+    return replace(found, joint=joint(cut, tolerance), paired=rows)
 
 
 def _seen(plan: Plan, lost: set[int]) -> dict[int, Source]:

@@ -61,6 +61,7 @@ class Plan:
     overlap: int = 0
     unseen: tuple[Any, ...] = ()
     joint: tuple[Any, ...] = ()
+    paired: dict[str, int] = field(default_factory=dict)  # table -> directions of rows that are read with others
 
     @cached_property
     def absorbed(self) -> tuple[Value, ...]:

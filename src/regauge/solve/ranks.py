@@ -135,11 +135,14 @@ class _Ranks:
         lost = {u.block.id for u in self.plan.unseen if u.tolerance.everything}
         sets = {u.block.id: u.sets for u in self.plan.unseen}
         shifts = self.plan.shifts
-        moved = {s.block.id: frozenset(s.leaves) for s in map(shifts.sources.__getitem__, shifts.free)}
+        chosen = [shifts.sources[i] for i in {*shifts.free, *shifts.together}]
+        moved = {s.block.id: frozenset(s.leaves) for s in chosen}
         less = {
-            s.block.id: [where for where, _ in s.roles] for s in shifts.sources if s.roles and s.id in shifts.moving
+            s.block.id: [where for where, _ in s.roles]
+            for s in shifts.sources
+            if s.roles and s.id in shifts.moving | shifts.together
         }
-        taken = {shifts.sources[i].block.id for i in shifts.free if not shifts.sources[i].roles}
+        taken = {s.block.id for s in chosen if not s.roles}
         rows = unread_rows(self.plan)
         for v in self.plan.parameters():
             assert isinstance(v.op, Param)

@@ -7,12 +7,14 @@ The plan is symbolic and weight-free; `translate.py` replays it on numbers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Param, Reshape, Slice
-from regauge.solve.blind import Tolerance, Unseen, entire
+from regauge.solve.blind import Tolerance, Unseen, entire, span_dim
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.frames import evaluable
+from regauge.solve.kernels import equations, kernels
 from regauge.solve.known import Known
 from regauge.solve.origins import LEVELS, origins
 from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source
@@ -36,9 +38,14 @@ class _Solver:
         seen: tuple[Unseen, ...],
         mode: str = "full",
         early: frozenset[int] = frozenset(),
+        bind: bool = False,
+        apart: frozenset[int] = frozenset(),
     ) -> None:
         self.mode = mode
         self.early = early
+        self.bind = bind
+        self.bound: list[tuple[frozenset[int], int]] = []  # sources, and how many equations they satisfy together
+        self.held: set[int] = set()  # those sources
         self.regrets: set[int] = set()
         self.blocks = blocks
         self.tolerance = tolerance
@@ -50,7 +57,8 @@ class _Solver:
             self.writers.setdefault(r.out.block.id, []).append(r)
             for i in dict.fromkeys(t.block.id for t in r.ins):
                 self.readers.setdefault(i, []).append(r)
-        self.sources = origins(blocks, self.readers, tolerance, known, mode)
+        told = {i: [r for r in found if r.out.block.value.id not in apart] for i, found in self.readers.items()}
+        self.sources = origins(blocks, told, tolerance, known, mode)
         self.reader_sources = {s.block.id: s for s in self.sources if s.roles}
         self.tau: dict[int, Expression] = {}
         self.where: dict[int, set[int]] = {}
@@ -85,7 +93,7 @@ class _Solver:
                         for s, part in step.items():
                             self._merge(expression, s, part)
                 self._settle(b, expression)
-        free = [s for s in self.sources if s.id not in self.solved and s.id not in self.dead]
+        free = [s for s in self.sources if s.id not in self.solved | self.dead | self.held]
         dims = {s.id: self._dim(s) for s in free}
         free = [s for s in free if dims[s.id] > 0]
         return Shifts(
@@ -99,6 +107,7 @@ class _Solver:
             frozenset(self.tau) | {d.block.id for d in self.demands},
             frozenset(self.seconds),
             frozenset(s.id for s in self.sources if self._moves(s.id)),
+            *kernels(self.bound, {s.id: self._dim(s) for s in self.sources if s.id in self.held - self.dead}),
         )
 
     def _moves(self, s: int) -> bool:
@@ -272,7 +281,10 @@ class _Solver:
             pivot = self._pivot(expression)
             if pivot is None:
                 self.regrets.update(c for s in expression for c in self._sooner(s))
-                for s in self._beyond(expression):
+                beyond = self._beyond(expression)
+                if self.bind:
+                    beyond = self._held_back(b, expression, beyond)
+                for s in beyond:
                     self.lost.append((s, b))
                     self._kill(s)
                     del expression[s]
@@ -291,9 +303,18 @@ class _Solver:
         reach = max((set(p.leaves) for s, p in expression.items() if self._answers(s, p)), key=len, default=None)
         return [s for s, p in expression.items() if reach is None or not set(p.leaves) <= reach]
 
+    def _held_back(self, b: Block, expression: Expression, beyond: list[int]) -> list[int]:
+        """Instead of vanishing one by one, what comes through maps vanishes together, but for what the block tolerates."""
+        group = {s: expression.pop(s) for s in beyond if expression[s].kind == MATRIX}
+        if group:
+            leaves = sorted({k for p in group.values() for k in p.leaves})
+            self.bound.append((frozenset(group), equations(b, leaves, self.tolerance[b.id])))
+            self.held.update(group)
+        return [s for s in beyond if s not in group]
+
     def _answers(self, s: int, part: Part) -> bool:
         """May be solved for."""
-        return part.kind != MATRIX and s not in self.solved and len(self.sources[s].roles) < 2
+        return part.kind != MATRIX and s not in self.solved | self.held and len(self.sources[s].roles) < 2
 
     def _pivot(self, expression: Expression) -> int | None:
         """The youngest source with an invertible coefficient that reaches every place where the translation varies."""
@@ -391,8 +412,6 @@ class _Solver:
             if along and (not s.roles or any(k.gains for _, k in s.roles) or set(along) != set(s.along)):
                 continue
             inside.append(tuple(s.leaves.index(k) for k in places if k not in s.along))
-        from regauge.solve.blind import span_dim
-
         return s.size - (span_dim(s.shape, tuple(inside)) if inside else 0)
 
 
@@ -412,16 +431,26 @@ def shifts(
     known: dict[int, Known],
     seen: tuple[Unseen, ...],
     mode: str = "full",
+    apart: frozenset[int] = frozenset(),
 ) -> Shifts:
     """A translation is handed on as far as it goes, for what is behind may absorb it; where nothing does, it is taken up
-    where it arose, if that leaves more."""
+    where it arose, if that leaves more. What maps take to nothing is counted on top (`beyond`).
+
+    apart: values (ids) that parameters are read into without their translations."""
     early: frozenset[int] = frozenset()
     best: Shifts | None = None
+    most, together = 0, frozenset[int]()
     while True:
-        solver = _Solver(blocks, relations, tolerance, known, seen, mode, early)
+        solver = _Solver(blocks, relations, tolerance, known, seen, mode, early, apart=apart)
         found = solver.run()
+        if mode == "full" and found.lost and not apart:
+            bound = _Solver(blocks, relations, tolerance, known, seen, mode, early, bind=True).run()
+            if bound.dim + bound.beyond > most:
+                most, together = bound.dim + bound.beyond, bound.together
         if best is not None and found.dim <= best.dim:
-            return best
+            break
+        best = found
         if solver.regrets <= early:
-            return found
-        best, early = found, early | solver.regrets
+            break
+        early = early | solver.regrets
+    return replace(best, beyond=most - best.dim, together=together) if most > best.dim else best

@@ -74,7 +74,8 @@ class Demand:
 class Shifts:
     """sources: all that take part. free: those that may be chosen, with the dimension each adds. demands: in order.
 
-    moving: the sources that really move, chosen or in answer to others.
+    moving: the sources that really move, chosen or in answer to others. beyond: directions on top of those, in which the
+    sources of `together` move so that maps take it to nothing, being more than what is behind can tell; counted, not sampled.
     """
 
     sources: tuple[Source, ...]
@@ -87,6 +88,8 @@ class Shifts:
     kept: frozenset[int] = frozenset()
     seconds: frozenset[int] = frozenset()
     moving: frozenset[int] = frozenset()
+    beyond: int = 0
+    together: frozenset[int] = frozenset()
 
     @property
     def dim(self) -> int:
