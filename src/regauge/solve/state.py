@@ -31,15 +31,15 @@ Program = dict[int, tuple[Block, tuple[Act, ...]]]  # what is done to each block
 
 
 class Cache:
-    """Tensors by (depth, name): the small ones for good, of the large ones those used last."""
+    """Tensors by (stage, name): the small ones for good, of the large ones those used last."""
 
     def __init__(self, limit: int = KEPT) -> None:
         self.limit = limit
-        self.small: dict[tuple[int, str], Tensor] = {}
-        self.large: OrderedDict[tuple[int, str], Tensor] = OrderedDict()
+        self.small: dict[tuple[object, str], Tensor] = {}
+        self.large: OrderedDict[tuple[object, str], Tensor] = OrderedDict()
         self.held = 0
 
-    def get(self, key: tuple[int, str]) -> Tensor | None:
+    def get(self, key: tuple[object, str]) -> Tensor | None:
         if key in self.small:
             return self.small[key]
         if key in self.large:
@@ -47,7 +47,7 @@ class Cache:
             return self.large[key]
         return None
 
-    def put(self, key: tuple[int, str], t: Tensor) -> None:
+    def put(self, key: tuple[object, str], t: Tensor) -> None:
         if t.numel() <= SMALL:
             self.small[key] = t
             return
@@ -65,8 +65,6 @@ class State:
     """The state dict that comes in. `dtype`: what everything is computed in; `source` may load its tensors lazily. `crew`:
     threads that share the work on large tensors; the bits of the result do not depend on their number."""
 
-    depth = 0
-
     def __init__(
         self,
         plan: Plan,
@@ -79,6 +77,7 @@ class State:
         self.source = source
         self.dtype = dtype
         self.cache = cache or Cache()
+        self.stage = object()  # in the cache, which stages share
         self.crew = crew
         self.params: dict[str, Value] = {
             v.op.name: v for v in (*plan.parameters(), *plan.absorbed) if isinstance(v.op, Param)
@@ -106,7 +105,7 @@ class State:
 
     def tensor(self, name: str) -> Tensor:
         """The parameter under this canonical name, wide and in its chart."""
-        held = self.cache.get((self.depth, name))
+        held = self.cache.get((self.stage, name))
         if held is not None:
             return held
         program = self.program(name)
@@ -145,10 +144,10 @@ class State:
 
     def kept(self, name: str) -> Tensor:
         """As `tensor`, and remembered: for what several parameters depend on."""
-        held = self.cache.get((self.depth, name))
+        held = self.cache.get((self.stage, name))
         if held is None:
             held = self.tensor(name).clone()  # what came in may lie in memory that is used again
-            self.cache.put((self.depth, name), held)
+            self.cache.put((self.stage, name), held)
         return held
 
     def read(self, block: Block) -> Tensor:
@@ -229,7 +228,7 @@ class Moved(State):
         self.before = before
         self.on = on
         self.done: Image | None = None
-        self.depth = before.depth + 1
+        self.stage = object()
         self.plan, self.source, self.dtype, self.cache = before.plan, before.source, before.dtype, before.cache
         self.params, self.names, self.base, self.crew = before.params, before.names, before.base, before.crew
 
