@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from regauge.align.verdict import spacing
 from tests.align.families import build, inputs
 
 State = dict[str, Tensor]
@@ -43,6 +44,18 @@ def merged(a: State, b: State, share: float = 0.5) -> State:
 
 def stored(state: State, dtype: torch.dtype) -> State:
     return {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+
+
+def nudged(state: State, roundings: float, only: str | None = None, seed: int = 0) -> State:
+    """Every entry (of one tensor) moved by up to half of so many steps of its dtype: a change as small as can be told."""
+    g = torch.Generator().manual_seed(seed)
+    out = dict(state)
+    for k, v in state.items():
+        if v.is_floating_point() and only in (None, k):
+            step = spacing(v.double(), v.dtype)
+            noise = torch.rand(v.shape, generator=g, dtype=torch.float64) - 0.5
+            out[k] = (v.double() + roundings * noise * step).to(v.dtype)
+    return out
 
 
 def matrix(v: Tensor) -> bool:

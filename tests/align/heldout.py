@@ -19,7 +19,7 @@ import regauge
 from regauge.check.generic import randomise
 from regauge.jobs.fingerprint import shortened
 from regauge.solve.gauge import Gauge
-from tests.align.changes import pruned, quantised, stored
+from tests.align.changes import nudged, pruned, quantised, stored
 
 State = dict[str, Tensor]
 
@@ -120,6 +120,9 @@ def pairs(name: str, gauge: Gauge, seed: int) -> Iterator[Pair]:
     yield Pair("equal", "as initialised, one element", plain, g.apply(plain))
     yield Pair("derived", "5 steps of training", state, g.apply(trained(name, model, 1, steps=5, rate=1e-3)))
     yield Pair("derived", "1 step, small", state, g.apply(trained(name, model, 1, steps=1, rate=1e-5)))
+    a, single = stored(state, torch.float32), max(state, key=lambda k: state[k].numel())
+    yield Pair("derived", "8 roundings", a, g.apply(nudged(a, 8.0)))
+    yield Pair("derived", "24 roundings, one tensor", a, g.apply(nudged(a, 24.0, single)))
     yield Pair("derived", "half pruned", state, g.apply(pruned(state)))
     yield Pair("derived", "4 bits", state, g.apply(quantised(state)))
     other = build(name, seed + 50, True)

@@ -23,9 +23,8 @@ FLOAT = torch.float32
 SMALL = torch.bfloat16
 ZOO = load()
 QUICK = """mlp-relu mlp-tanh swiglu reglu conv-bn-eval-relu-bias squeeze-excite attn-softmax-gqa-fused mha-module rnn-tanh lstm
-attn-relu tied-layernorm-positions final-layernorm-nobias shared-twice-tanh sum-features-linear""".split()
-# what is not found: frames that neither side spans, one after another; a stream that is centred and nothing else
-BEYOND = {"linear-wide", "linear-wide-nobias", "centred-not-divided"}
+attn-relu tied-layernorm-positions final-layernorm-nobias shared-twice-tanh sum-features-linear linear-wide
+linear-wide-nobias centred-not-divided lora-merged""".split()
 
 
 def names(fast: tuple[str, ...]) -> list:
@@ -120,9 +119,6 @@ def test_every_model_of_the_zoo_is_found_again(name: str) -> None:
     gauge = regauge.infer(call.model, call.args, call.kwargs, observe=call.observe)
     state = call.model.state_dict()
     found = align(gauge, state, gauge.sample(1).apply(state))
-    if name in BEYOND:  # a limit (comparing.md), and no more than that: not equal, yet never unrelated
-        assert found.verdict == DERIVED, str(found)
-        return
     assert found.verdict in (GAUGE_EQUAL, IDENTICAL), str(found)
 
 
@@ -162,9 +158,8 @@ def test_a_search_that_goes_astray_does_not_end_in_unrelated(monkeypatch: pytest
     true = regauge.align.api.element_between
 
     def astray(*args):  # type: ignore[no-untyped-def]
-        _, _, found = true(*args)
-        wrong = gauge.sample(7)
-        return wrong, wrong, found
+        _, found = true(*args)
+        return gauge.sample(7), found
 
     monkeypatch.setattr(regauge.align.api, "element_between", astray)
     found = align(gauge, state, b)

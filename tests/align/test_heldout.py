@@ -9,9 +9,7 @@ pytest.importorskip("transformers")
 from regauge.align import DERIVED, GAUGE_EQUAL, UNRELATED, align  # noqa: E402
 from tests.align.heldout import FAMILIES, gauge_of, pairs  # noqa: E402
 
-WANTED = {"equal": {GAUGE_EQUAL}, "derived": {DERIVED}, "unrelated": {UNRELATED}}
-# norms with a shift that only readers without biases take up divide rounding by a small constant (comparing.md, limits)
-BEYOND = {"stablelm": {GAUGE_EQUAL, DERIVED}}
+WANTED = {"equal": GAUGE_EQUAL, "derived": DERIVED, "unrelated": UNRELATED}
 
 
 @pytest.mark.slow
@@ -20,5 +18,4 @@ def test_every_pair_is_called_what_it_is(name: str) -> None:
     gauge = gauge_of(name)
     for p in pairs(name, gauge, 3):
         found = align(gauge, p.a, p.b)
-        allowed = BEYOND.get(name, WANTED["equal"]) if p.relation == "equal" else WANTED[p.relation]
-        assert found.verdict in allowed, f"{p.what}: {found}"
+        assert found.verdict == WANTED[p.relation], f"{p.what}: {found}"

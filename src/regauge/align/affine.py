@@ -14,13 +14,13 @@ from torch import Tensor
 
 from regauge.align.held import Held
 from regauge.errors import CheckError
-from regauge.graph.ir import Param
+from regauge.graph.ir import Param, Value
 from regauge.solve.blocks import Block
 from regauge.solve.element import Move
 from regauge.solve.plan import Plan
 from regauge.solve.sources import SCALAR, Shifts, Source
 from regauge.solve.state import Moved, State, gather
-from regauge.solve.translate import Hide, Shift
+from regauge.solve.translate import Hide, Shift, Wander
 
 TURNS = 12  # what follows one translation may move another a little; each turn leaves less
 SETTLED = 1e-9  # of the first turn
@@ -64,10 +64,22 @@ def between(moved: State, target: State) -> list[Move]:
         if size <= SETTLED * first:
             break
     _require_settled(moved, first, size)
+    return [*moves, *settle(moved, target)]
+
+
+def settle(moved: State, target: State) -> list[Move]:
+    """What nobody sees, and what another parameter makes up for, brought to what they are in the target."""
+    plan = moved.plan
+    moves: list[Move] = []
+    if plan.absorbed:
+        moves.append(Wander({n: target.tensor(n) - moved.tensor(n) for n in map(_name, plan.absorbed)}))
     hide = Hide.nearest(plan, lambda b: _read(target, b) - _read(moved, b))
-    if hide.parts:
-        moves.append(hide)
-    return moves
+    return [*moves, hide] if hide.parts else moves
+
+
+def _name(v: Value) -> str:
+    assert isinstance(v.op, Param)
+    return v.op.name
 
 
 def _read(state: State, block: Block) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from regauge.align.bonds import Aligned, per_bond
+from regauge.align.leaves import layout
+from regauge.align.refine import refine
 from regauge.align.sketch import NEAR, sketch
 from regauge.align.solve import Progress, element_between
 from regauge.align.verdict import (
@@ -96,11 +98,16 @@ def align(
     for state in (first, second):
         _require_finite(state)
     noise = max(_relative(state, n) for state in (first, second) for n in first.params)
-    element, shaken, found = element_between(plan, state_a, state_b, noise, say)
+    element, found = element_between(plan, state_a, state_b, noise, say)
     say("residual")
-    rows = _finite(compare(plan, element, state_a, state_b, shaken))
+    rows = _finite(compare(plan, element, state_a, state_b))
     undetermined = tuple(f"{kind} {root}" for kind, root in found.undetermined)
     plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
+    if plain is None and not equal(rows) and distance(rows) < SURE:
+        say("refine")
+        element = refine(element, state_a, state_b, layout(plan))
+        rows = _finite(compare(plan, element, state_a, state_b))
+        plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
     if plain is not None and all(r.residual == 0 for r in plain_rows):
         return _alignment(gauge, GAUGE_EQUAL, plain, plain_rows, None, undetermined, state_a, state_b)
     if plain is None and equal(rows):
@@ -110,7 +117,7 @@ def align(
         return _alignment(gauge, DERIVED, kept, shown, None, undetermined, state_a, state_b)
     say("chance")
     shuffled = Shuffled(state_b)
-    other, _, _ = element_between(plan, state_a, shuffled, noise, lambda stage: None)
+    other, _ = element_between(plan, state_a, shuffled, noise, lambda stage: None)
     chance = similarity(_finite(compare(plan, other, state_a, shuffled)))
     if 1 - similarity(rows) < HALF * (1 - chance):
         return _alignment(gauge, DERIVED, element, rows, chance, undetermined, state_a, state_b)
@@ -126,10 +133,10 @@ def _plainest(
 ) -> tuple[Element | None, tuple[Row, ...]]:
     """The identity, or the orders and signs alone, where they bring a to b as well as the whole element does: then what
     is left is no gauge, however small it is. None where the whole element is needed."""
-    size = _size(rows)
+    away = distance(rows)
     for plain in (Element(plan), exact_part(element)):
         mine = compare(plan, plain, a, b)
-        if _size(mine) <= 1.25 * size:
+        if distance(mine) <= 1.25 * away:
             return plain, mine
     return None, rows
 

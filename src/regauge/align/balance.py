@@ -151,9 +151,10 @@ def gram(array: Tensor, axis: int, places: tuple[int, ...]) -> Tensor:
 
 
 def unbalanced(held: Held, layout: Layout, noise: float) -> frozenset[int]:
-    """Frames without a balanced form: neither side spans the axis, or they fix a vector."""
+    """Frames without a balanced form: neither side spans the axis, or they fix a vector; and those that meet such a one in
+    some block, since what balances them depends on it."""
     tiny = max(1e-12, (8 * noise) ** 2)
-    out = set()
+    out: set[int] = set()
     for root, source in held.plan.sources.items():
         if source.kind in ("GLv", "GLc", "GLvc"):
             out.add(root)
@@ -161,6 +162,10 @@ def unbalanced(held: Held, layout: Layout, noise: float) -> frozenset[int]:
             arrays = {p.block.id: held.read(p.block) for p, _ in layout.at.get(("frame", root), ())}
             if all(_deficient(x, tiny) for x in _sums(arrays, layout, root)):
                 out.add(root)
+    met = [{x.frame for x in p.leaves if x.frame is not None} for p in layout.pieces]
+    bent = {r for r, s in held.plan.sources.items() if _bent(s)}
+    while more := set().union(*(m & bent for m in met if m & out)) - out:
+        out |= more
     return frozenset(out)
 
 

@@ -17,17 +17,24 @@ from regauge.solve.translate import Shift
 LARGE = 30_000_000  # parameters: from here on single precision, to halve the memory
 
 
+def working_dtype(plan: Plan) -> torch.dtype:
+    """What a whole state is held in."""
+    return torch.float32 if sum(v.numel for v in plan.parameters()) > LARGE else torch.float64
+
+
 class Held(State):
     """Every parameter in one floating dtype and in its chart; `apply` replaces what a move changes."""
 
     def __init__(self, plan: Plan, source: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-        numel = sum(v.numel for v in plan.parameters())
-        super().__init__(plan, source, dtype or (torch.float32 if numel > LARGE else torch.float64))
+        super().__init__(plan, source, dtype or working_dtype(plan))
         self.tensors: dict[str, Tensor] = {}
         for name, v in self.params.items():
             assert isinstance(v.op, Param)
             wide = self.stored(name).to(self.dtype)
             self.tensors[name] = v.op.chart.forward(wide) if v.op.chart.steps else wide
+        for name, v in self.params.items():
+            for update in v.op.updates:  # type: ignore[union-attr]
+                self.tensors[name] = self.tensors[name] + update.value(self.tensor)
 
     def tensor(self, name: str) -> Tensor:
         return self.tensors[name]

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from regauge.align.linear import frame_by_least_squares
+from regauge.align.linear import frames_by_least_squares, linked
 from regauge.align.overlap import (
     Key,
     Problem,
@@ -61,7 +61,9 @@ def match(problem: Problem, tolerance: float) -> Matched:
             problem.known.add(spare)
             continue
         move = _solve(problem, key, tolerance)
-        problem.known.add(key)
+        problem.known.update(("frame", r) for r in move.matrices) if isinstance(move, Rotate) else problem.known.add(
+            key
+        )
         if move is not None:
             problem.a.apply(move)
             out.moves.append(move)
@@ -146,7 +148,7 @@ def _solve(problem: Problem, key: Key, tolerance: float) -> Move | None:
     if not found:
         return None
     if kind == "frame" and number in problem.free_frames:
-        return Rotate({number: frame_by_least_squares(problem, number, found, tolerance)})
+        return Rotate(frames_by_least_squares(problem, linked(problem, number), tolerance))
     if kind == "frame":
         return Rotate({number: _frame(problem, number, frame_overlap(problem, number, found), tolerance)})
     orders = _orders(scores(problem, number, found))

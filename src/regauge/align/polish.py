@@ -110,7 +110,7 @@ def _orthogonal(cross: Tensor, fixed: bool) -> Tensor | None:
         cross = basis.mT @ cross @ basis
     if not cross.shape[-1]:
         return None
-    d = sylvester((cross + cross.mT) / 2, (cross + cross.mT) / 2, cross.mT - cross, 1e-6, fill=False)
+    d = sylvester((cross + cross.mT) / 2, (cross + cross.mT) / 2, cross.mT - cross, 1e-6)
     d = (d - d.mT) / 2
     if fixed:
         d = basis @ d @ basis.mT
@@ -139,7 +139,7 @@ def _frame(x: Arrays, y: Arrays, weights: dict[int, float], layout: Layout, root
         sums[2] += w * (_cross(b, a - b, k, leaf.places) if leaf.dual else _cross(b - a, a, k, leaf.places))
     if source.kind == "SO2":
         return _orthogonal(cross, False)
-    d = sylvester(sums[0], sums[1], sums[2], 1e-6, fill=False)
+    d = sylvester(sums[0], sums[1], sums[2], 1e-6)
     if not _slight(d):
         return None
     m = torch.eye(source.n, dtype=torch.float64) + d

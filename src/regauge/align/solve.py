@@ -15,7 +15,6 @@ from regauge.align.leaves import Layout, layout
 from regauge.align.match import Matched, match
 from regauge.align.overlap import Problem
 from regauge.align.polish import polish
-from regauge.align.verdict import Dithered
 from regauge.solve.element import Element, Move
 from regauge.solve.plan import Plan
 from regauge.solve.state import State
@@ -25,9 +24,9 @@ Progress = Callable[[str], None]
 
 def element_between(
     plan: Plan, a: Mapping[str, Tensor], b: Mapping[str, Tensor], noise: float, say: Progress
-) -> tuple[Element, Element, Matched]:
-    """g with g.a as near to b as the group can bring it; the same with its translations read off a b with other rounding
-    errors, to tell what those do. noise: relative size of what rounding does to the entries."""
+) -> tuple[Element, Matched]:
+    """g with g.a near to b, class by class; `refine` makes it the nearest. noise: relative size of what rounding does to the
+    entries."""
     places, free = layout(plan), freedoms(plan)
     say("balance")
     held_a, moves_a = balanced(plan, a, places, free, noise)
@@ -43,11 +42,8 @@ def element_between(
     say("polish")
     moves = polish(rough, a, b, places, free)
     finer = Element(plan, (*rough.moves, *condensed(places, moves).moves))
-    done = [
-        Element(plan, (*finer.moves, *affine.between(finer.moved(State(plan, a)), State(plan, target))))
-        for target in (b, Dithered(b))
-    ]
-    return done[0], done[1], found
+    last = affine.between(finer.moved(State(plan, a)), State(plan, b))
+    return Element(plan, (*finer.moves, *last)), found
 
 
 def balanced(

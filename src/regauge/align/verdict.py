@@ -1,7 +1,7 @@
 """What a residual means: rounding, a difference that training or compression made, or no relation at all.
 
-The floor is measured, not guessed: what rounding b to its own dtype does, there and through the translations that are
-read off it, and what rounding a does on its way through the element. A difference that the identity (or an exact
+The floor is measured, not guessed: what rounding b to its own dtype does, and what rounding a does on its way through the
+element. A difference that the identity (or an exact
 reordering) explains as well as the element is no gauge.
 """
 
@@ -38,13 +38,11 @@ class Row:
         return self.residual / self.norm if self.norm else float(self.residual > 0)
 
 
-def compare(
-    plan: Plan, element: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor], shaken: Element | None = None
-) -> tuple[Row, ...]:
-    """g.a against b, parameter by parameter, in double precision. shaken: g as it would be with other rounding errors in b."""
+def compare(plan: Plan, element: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> tuple[Row, ...]:
+    """g.a against b, parameter by parameter, in double precision."""
     start, target = State(plan, a), State(plan, b)
     moved = element.moved(start)
-    dithered = (shaken or element).moved(State(plan, Dithered(a)))
+    dithered = element.moved(State(plan, Dithered(a)))
     rows = []
     for name in start.params:
         y = target.stored(name).double()
