@@ -116,3 +116,15 @@ def test_a_true_element_is_left_where_it_is_and_one_beside_it_comes_back() -> No
 
     assert away(refine(g, state, b, layout(plan))) < 1e-6
     assert away(wrong) > 1e-4 and away(refine(wrong, state, b, layout(plan))) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["linear-wide", "linear-wide-nobias", "centred-not-divided"])
+def test_frames_that_are_solved_together_are_found_and_make_no_strangers_related(name: str) -> None:
+    """The equations of an underdetermined frame always have a solution; of two models that is no relation."""
+    gauge, state = made(name)
+    for seed in range(1, 4):
+        assert align(gauge, state, gauge.sample(seed).apply(state)).verdict == GAUGE_EQUAL
+        changed = gauge.sample(seed).apply(nudged(state, 24.0))
+        assert align(gauge, state, changed).verdict == DERIVED
+        other = ZOO[name].make(10 + seed).model.state_dict()
+        assert align(gauge, state, other).verdict != GAUGE_EQUAL

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from regauge.align.balance import gram
-from regauge.align.conjugate import least_squares
+from regauge.align.conjugate import least_squares, norm
 from regauge.align.leaves import Piece
 from regauge.align.overlap import Problem, weight
 from regauge.align.tangent import Turn, keeping
+
+TOLD = 0.5  # of the norm may be left by equations that hold
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def _agreeing(equations: list[_Equation]) -> list[_Equation]:
 
 
 def frames_by_least_squares(problem: Problem, roots: set[int], tolerance: float) -> dict[int, Tensor]:
-    """(*places, n, n) for each: of all solutions the one nearest to the identity."""
+    """(*places, n, n) for each: of all solutions the one nearest to the identity. Where they contradict one another, as for two
+    states that have nothing to do with each other, rotations: what shrinks once would shrink with every pass."""
     sources = problem.layout.plan.sources
     equations = {e.piece.block.id: (e.turns, *problem.read(e.piece)) for e in _agreeing(_equations(problem, roots))}
 
@@ -113,13 +116,28 @@ def frames_by_least_squares(problem: Problem, roots: set[int], tolerance: float)
     def alone(s: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {r: keeping(sources[r], sylvester(sums[r][0], sums[r][1], t, tolerance)) for r, t in s.items()}
 
-    found = least_squares(push, pull, alone, {b: y - x for b, (_, x, y) in equations.items()})
-    eyes = {r: torch.eye(sources[r].n, dtype=torch.float64) for r in roots}
-    return {r: invertible(eyes[r] + keeping(sources[r], t), tolerance) for r, t in found.items()}
+    wanted = {b: y - x for b, (_, x, y) in equations.items()}
+    found = least_squares(push, pull, alone, wanted)
+    reached = push(found)
+    left = norm({b: t - reached[b] for b, t in wanted.items()})
+    told = left <= TOLD * norm({b: y for b, (_, _, y) in equations.items()})
+    out = {}
+    for r, d in found.items():
+        m = torch.eye(sources[r].n, dtype=torch.float64) + keeping(sources[r], d)
+        if not told:
+            m = m + keeping(sources[r], polar(m) - m)
+        out[r] = invertible(m, tolerance)
+    return out
+
+
+def polar(m: Tensor) -> Tensor:
+    """The nearest rotation."""
+    u, _, vt = torch.linalg.svd(m)
+    return u @ vt
 
 
 def invertible(m: Tensor, tolerance: float) -> Tensor:
-    """The nearest matrix of a bounded condition: two states that have nothing to do with each other may ask for any."""
+    """The nearest matrix of a bounded condition."""
     u, s, vt = torch.linalg.svd(m)
     bounded = s.clamp_min(tolerance * float(s.max()))
     return m if torch.equal(s, bounded) else (u * bounded[..., None, :]) @ vt

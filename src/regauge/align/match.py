@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from regauge.align.linear import frames_by_least_squares, linked
+from regauge.align.linear import frames_by_least_squares, linked, polar
 from regauge.align.overlap import (
     Key,
     Problem,
@@ -126,15 +126,10 @@ def _pair(problem: Problem) -> Rotate | None:
         u, _, vt = torch.linalg.svd(cross.reshape(*cross.shape[:-4], a * b, a * b))
         both = (vt.mT @ u.mT).unflatten(-2, (a, b)).unflatten(-1, (a, b)).transpose(-3, -2)
         w, _, zt = torch.linalg.svd(both.reshape(*cross.shape[:-4], a * a, b * b))
-        left = _polar(w[..., :, 0].unflatten(-1, (a, a)))
+        left = polar(w[..., :, 0].unflatten(-1, (a, a)))
         mate = torch.einsum("...abcd,...ab->...cd", both, left)
-        return Rotate({one: left, two: _polar(mate)})
+        return Rotate({one: left, two: polar(mate)})
     return None
-
-
-def _polar(x: Tensor) -> Tensor:
-    u, _, vt = torch.linalg.svd(x)
-    return u @ vt
 
 
 def _solve(problem: Problem, key: Key, tolerance: float) -> Move | None:

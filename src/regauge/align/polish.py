@@ -47,7 +47,7 @@ def polish(
     for part in parts(layout, free, LOCAL):
         near = {i: x.read(pieces[i].block).double() for i in part.blocks}
         target = {i: y.read(pieces[i].block).double() for i in part.blocks}
-        weights = {i: _weight(target[i], y.stored(pieces[i].name).dtype) for i in part.blocks}
+        weights = {i: _weight(near[i], target[i], y.stored(pieces[i].name).dtype) for i in part.blocks}
         for _ in range(PASSES):
             for root in part.frames:
                 if plan.component(root) in linked:
@@ -67,9 +67,9 @@ def polish(
     return moves
 
 
-def _weight(y: Tensor, dtype: torch.dtype) -> float:
-    """One over the mean squared rounding error of a piece."""
-    return 1.0 / max(float(spacing(y, dtype).square().mean()), 1e-300)
+def _weight(x: Tensor, y: Tensor, dtype: torch.dtype) -> float:
+    """One over the mean squared rounding error of a piece: of the one that it is compared with, too, since zeros have none."""
+    return 1.0 / max(float((spacing(x, dtype).square() + spacing(y, dtype).square()).mean()), 1e-300)
 
 
 def _cross(a: Tensor, b: Tensor, k: int, places: tuple[int, ...]) -> Tensor:
@@ -95,7 +95,7 @@ def _streams(x: State, y: State, layout: Layout) -> dict[int, Tensor]:
         for piece, k in layout.at.get(("frame", root), ()):
             if frames.root[frames.cells.cell(piece.block, k)] == root and _alone(piece, k):
                 p, q = x.read(piece.block).double(), y.read(piece.block).double()
-                total += _weight(q, y.stored(piece.name).dtype) * _cross(p, q, k, piece.leaves[k].places)
+                total += _weight(p, q, y.stored(piece.name).dtype) * _cross(p, q, k, piece.leaves[k].places)
         m = _orthogonal(total, source.kind == "O1")
         if m is not None:
             out[root] = m
@@ -118,7 +118,8 @@ def _orthogonal(cross: Tensor, fixed: bool) -> Tensor | None:
 
 
 def _slight(d: Tensor) -> bool:
-    return bool(torch.isfinite(d).all()) and float(d.abs().max()) < 0.5
+    """Whether 1 + D is invertible, and well so."""
+    return bool(torch.isfinite(d).all()) and float(torch.linalg.matrix_norm(d, 2).max()) < 0.5
 
 
 def _frame(x: Arrays, y: Arrays, weights: dict[int, float], layout: Layout, root: int, scaled: bool) -> Tensor | None:
