@@ -30,7 +30,15 @@ class Uncut(TorchFunctionMode):
 
 
 class Smeared(TorchFunctionMode):
-    """A jump as a rise over some width: at a point, no derivative sees that the place of a jump moves."""
+    """A jump as a rise over some width: at a point, no derivative sees that the place of a jump moves.
+
+    Scores that are left out where something exceeds a number that is not zero (so that there is no scale to break) count
+    the less, the further it exceeds that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.excess: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func in (F.threshold, F.hardshrink):
@@ -38,7 +46,13 @@ class Smeared(TorchFunctionMode):
             if func is F.threshold:
                 return rest[1] + (x - rest[1]) * torch.sigmoid(4 * (x - rest[0]))
             return x * torch.sigmoid(4 * (x.abs() - (rest or [0.5])[0]))
-        return func(*args, **(kwargs or {}))
+        if func is Tensor.masked_fill and len(args) == 3 and args[2] == float("-inf") and id(args[1]) in self.excess:
+            return args[0] + F.logsigmoid(-4 * self.excess[id(args[1])][1])
+        result = func(*args, **(kwargs or {}))
+        if func in (Tensor.gt, Tensor.__gt__, torch.gt) and isinstance(args[1], float) and args[1]:
+            if args[0].requires_grad:
+                self.excess[id(result)] = result, args[0] - args[1]
+        return result
 
 
 class Choices(TorchFunctionMode):

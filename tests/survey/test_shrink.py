@@ -88,3 +88,9 @@ def test_a_rotary_factor_that_repeats_the_part_of_a_head_that_turns_goes_on_repe
         turned = int(small.head_dim * small.rope_parameters["partial_rotary_factor"])
         assert 0 < turned < small.head_dim
         assert (turned == small.qk_rope_head_dim) or not follows
+
+
+def test_bounds_on_values_are_reached():
+    small = shrink_config(transformers.GptOssConfig())
+    assert 0 < small.swiglu_limit < 1
+    assert shrink_config(transformers.DbrxConfig()).attn_config.clip_qkv is None, "no bound stays none"

@@ -378,7 +378,7 @@ add(
 
 def one_of_three(m: Written, x: Tensor) -> Tensor:
     parts = linear(x, m.w).unflatten(-1, (3, 4))
-    return torch.cat([torch.tanh(parts[:, :2]).flatten(1), linear(parts[:, [2]].flatten(1), m.read)], -1)
+    return torch.tanh(parts[:, :2]).sum((1, 2))[:, None] * linear(parts[:, [2]].flatten(1), m.read)
 
 
 add(
@@ -451,4 +451,25 @@ add(
     7 + 1,
     written(7, softmax_in_part, w=(6, 7), bias=(6,)),
     why="what is added to all scores, and no more: those whose share is not read still count in the sum",
+)
+
+
+def cut_behind_a_norm(m: Written, x: Tensor) -> Tensor:
+    x = x @ (m.up @ m.down) if hasattr(m, "up") else x
+    heads = linear(x, m.w, getattr(m, "bias", None)).unflatten(-1, (2, 3))
+    y = nn.functional.layer_norm(heads, (3,))
+    return torch.cat([torch.tanh(y[..., :1]), torch.sin(y[..., 1:])], -1)
+
+
+add(
+    "cut-behind-a-norm",
+    2 * 4 + 2,
+    written(4, cut_behind_a_norm, w=(6, 4), bias=(6,)),
+    why="the mean of each head, though its coordinates go two ways behind the norm",
+)
+add(
+    "cut-behind-a-norm-narrow",
+    10 + 8 + 24 - 2 * (4 + 5 - 2),
+    written(5, cut_behind_a_norm, up=(5, 2), down=(2, 4), w=(6, 4)),
+    why="what no data fill, and the means of the rest: maps of rank two from five into four directions are seen",
 )

@@ -47,8 +47,10 @@ DENSE_FIRST_FIELD = re.compile(r"^(first_k_dense_replace|num_dense_layers|num_fi
 BUCKET_FIELD = re.compile(r"(num_buckets|attention_num_buckets|num_position_embeddings|rel_extent|max_distance)$")
 STAGE_FIELD = re.compile(r"(depths|hidden_sizes|num_heads|kernel|stride|conv_dim|channel|layers_ind)")
 LAYER_NUMBERS = re.compile(r"(layers|idxs|indexes|indices|layer_ids|_only_layers|layer_idx)$")
+LIMIT_FIELD = re.compile(r"(_limits?|_clip_threshold|_clip|^clip_qkv)$")
 SHARED_FIELD = re.compile(r"^num_kv_shared_layers$")
 ROTARY_FACTORS = ("partial_rotary_factor", "rotary_pct", "rotary_percent", "rope_pct")
+REACHED = 0.7  # a bound on values of unit size that some exceed and some do not
 PRIMES = (47, 37, 41, 31, 43, 53, 29, 59, 67, 71, 73, 79, 83)
 
 

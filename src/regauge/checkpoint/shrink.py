@@ -6,7 +6,8 @@ of model: what a field is called says what it counts.
 
 Kept: every kind of layer, the ratio of query to key/value heads when it exceeds one, whether a rotary embedding is
 partial, whether experts come in groups, equality of sizes that were equal and stood for one axis. Shrunk: everything
-else, to sizes that differ from one another where the architecture allows it, so that a size identifies an axis.
+else, to sizes that differ from one another where the architecture allows it, so that a size identifies an axis; bounds on
+values, to what small weights reach.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from .fields import (
     KV_FIELD,
     LAYER_FIELD,
     LAYER_NUMBERS,
+    LIMIT_FIELD,
     PERIOD_FIELD,
+    REACHED,
     ROTARY_FACTORS,
     SHARED_FIELD,
     STAGE_FIELD,
@@ -170,7 +173,9 @@ def shrink_overrides(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _entry(name: str, value: Any, scale: Scale) -> Any:
-    """One layer's entry of a list: feed-forward widths shrink, kinds stay as they are."""
+    """One layer's entry of a list: feed-forward widths and bounds shrink, kinds stay as they are."""
+    if LIMIT_FIELD.search(name):
+        return _limit(value)
     return scale.feed_forward_of(name, value) if FEED_FORWARD_FIELD.search(name) and type(value) is int else value
 
 
@@ -341,6 +346,8 @@ def shrink_field(name: str, value: Any, old: dict[str, Any], scale: Scale) -> An
         if isinstance(value, (list, tuple)):
             return type(value)(scale.token_of(v) for v in value if isinstance(v, int))
         return scale.token_of(value) if type(value) is int else None
+    if LIMIT_FIELD.search(name):
+        return _limit(value)
     if type(value) is not int:
         return None
     if DENSE_FIRST_FIELD.match(name):
@@ -351,6 +358,11 @@ def shrink_field(name: str, value: Any, old: dict[str, Any], scale: Scale) -> An
     if value > 16 and re.search(r"(size|dim|width|channels?|hidden|filters|units|features|length)(_\w+)?$", name):
         return min(value, scale.width_of(value))
     return None
+
+
+def _limit(value: Any) -> Any:
+    """A bound that small weights reach: one that no value reaches is no part of the function."""
+    return min(value, REACHED) if type(value) in (int, float) else value
 
 
 def shrink_rotary(old: dict[str, Any], new: dict[str, Any], scale: Scale) -> None:

@@ -14,29 +14,29 @@ from math import prod
 from regauge.graph.ir import Add, Along, Concat, Einsum, Mix, Param, Pointwise, Reshape, Slice
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.known import Known
-
-Places = frozenset[int]
+from regauge.solve.together import Index, Joint, Parts, Places, agreed, both, family, pieces, route, span_dim, widened
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`everything`, or disturbances that are constant along all leaves of one of `along`. joint: the same, if besides the
-    disturbance is equal in all blocks into which the axis of the value is cut that comes first."""
+    """`everything`, or disturbances that are constant along all leaves of one of `along`. joint: those that several blocks
+    must have in common."""
 
     everything: bool = False
     along: frozenset[Places] = frozenset()
-    joint: frozenset[tuple[int, Places]] = frozenset()
+    joint: frozenset[Parts] = frozenset()
 
-    def __and__(self, other: Tolerance) -> Tolerance:
+    def meet(self, other: Tolerance, at: int, index: Index) -> Tolerance:
+        """What two readers of the block `at` tolerate."""
         if self.everything:
             return other
         if other.everything:
             return self
         whole = {a | b for a, b in product(self.along, other.along)}
-        pairs = {(x, a | b) for (x, a), b in product(self.joint, other.along)}
-        pairs |= {(x, a | b) for (x, a), b in product(other.joint, self.along)}
-        pairs |= {(x, a | b) for (x, a), (y, b) in product(self.joint, other.joint) if x == y}
-        return Tolerance(along=_smallest(whole), joint=frozenset((x, u) for x, u in pairs if u not in whole))
+        pairs = {widened(index, j, at, b) for j, b in product(self.joint, other.along)}
+        pairs |= {widened(index, j, at, a) for j, a in product(other.joint, self.along)}
+        pairs |= {j for x, y in product(self.joint, other.joint) for j in [both(index, x, y, at)] if j is not None}
+        return Tolerance(along=_smallest(whole), joint=frozenset(j for j in pairs if dict(j)[at] not in whole))
 
     def covers(self, varies: Places) -> bool:
         """Does it tolerate a disturbance that varies only along these leaves?"""
@@ -50,10 +50,22 @@ def _smallest(sets: set[Places]) -> frozenset[Places]:
 ALL = Tolerance(everything=True)
 
 
+@dataclass(frozen=True)
+class _Around:
+    """What a relation is surrounded by. makers: of a block."""
+
+    blocks: Blocks
+    index: Index
+    makers: dict[int, list[Relation]]
+    known: dict[int, Known]
+
+
 def tolerances(blocks: Blocks, relations: list[Relation], known: dict[int, Known]) -> dict[int, Tolerance]:
     """Tolerance of every block by id; blocks that nothing reads are left out. known: relations that values satisfy."""
     readers: dict[int, list[Relation]] = {}
+    around = _Around(blocks, {b.id: b for b in blocks.all()}, {}, known)
     for r in relations:
+        around.makers.setdefault(r.out.block.id, []).append(r)
         for i in dict.fromkeys(t.block.id for t in r.ins):
             readers.setdefault(i, []).append(r)
     observed = {b.id for v in blocks.graph.outputs for b in blocks.of[v.id]}
@@ -65,22 +77,22 @@ def tolerances(blocks: Blocks, relations: list[Relation], known: dict[int, Known
             elif b.id in readers:
                 result = ALL
                 for r in readers[b.id]:
-                    out = _of_result(r, found, blocks)
+                    out = _of_result(r, found, around)
                     if out is None:
                         continue  # an updated statistic: not observed
-                    result = result & _through(r, b, out, blocks, readers[b.id], known)
+                    result = result.meet(_through(r, b, out, around), b.id, around.index)
                     if not (result.everything or result.along or result.joint):
                         break
                 found[b.id] = result
     return found
 
 
-def _of_result(r: Relation, found: dict[int, Tolerance], blocks: Blocks) -> Tolerance | None:
+def _of_result(r: Relation, found: dict[int, Tolerance], around: _Around) -> Tolerance | None:
     """What the result of a relation tolerates; None if nothing reads it. What acts along an axis that is cut carries a
     disturbance of one part into all others (the sum of a softmax), so that all of them must tolerate it."""
     own = r.out.block
     axes = {i for i, l in enumerate(r.op.out) if l in r.op.touched} if isinstance(r.op, Along) else set()
-    parts = blocks.siblings(own, axes)
+    parts = around.blocks.siblings(own, axes)
     if not any(b.id in found for b in parts):
         return None
     if len(parts) == 1:
@@ -92,14 +104,11 @@ def _of_result(r: Relation, found: dict[int, Tolerance], blocks: Blocks) -> Tole
         if not t.everything:
             here = {k: index[leaf] for k, leaf in enumerate(b.leaves) if leaf in index}
             along = {frozenset(map(here.__getitem__, u)) for u in t.along if u <= here.keys()}
-            joint = {(a, frozenset(map(here.__getitem__, u))) for a, u in t.joint if a not in axes and u <= here.keys()}
-            result = result & Tolerance(along=_smallest(along), joint=frozenset(joint))
+            result = result.meet(Tolerance(along=_smallest(along)), own.id, around.index)
     return result
 
 
-def _through(
-    r: Relation, b: Block, out: Tolerance, blocks: Blocks, readers: list[Relation], known: dict[int, Known]
-) -> Tolerance:
+def _through(r: Relation, b: Block, out: Tolerance, around: _Around) -> Tolerance:
     terms = [t for t in r.ins if t.block.id == b.id]
     if out.everything:
         return ALL
@@ -107,57 +116,55 @@ def _through(
         return Tolerance()
     result = ALL
     for t in terms:
-        one = _term(r, t, out, blocks, readers, known)
-        result = result & one
+        result = result.meet(_term(r, t, out, around), b.id, around.index)
     return result
 
 
-def _term(
-    r: Relation, t: Term, out: Tolerance, blocks: Blocks, readers: list[Relation], known: dict[int, Known]
-) -> Tolerance:
+def _term(r: Relation, t: Term, out: Tolerance, around: _Around) -> Tolerance:
     """What the operand may suffer, from what the result may."""
-    whole = _back(r, t, out.along, known)
-    joint = _joint(r, t, out.joint, blocks, readers, known)
-    if whole.everything or joint.everything:
-        return ALL
-    return Tolerance(along=whole.along | joint.along, joint=whole.joint | joint.joint)
-
-
-def _joint(
-    r: Relation,
-    t: Term,
-    asked: frozenset[tuple[int, Places]],
-    blocks: Blocks,
-    readers: list[Relation],
-    known: dict[int, Known],
-) -> Tolerance:
-    """As `_back`, for disturbances that are equal in all blocks along an axis of the result."""
-    along: set[Places] = set()
-    joint: set[tuple[int, Places]] = set()
-    for axis, places in asked:
-        labels = frozenset(r.out.labels[k] for k in places)
-        found = _axis(r, t, axis, known)
-        if found is None:
-            continue
-        back = _back(r, t, frozenset({places}), known)
-        averaged = _averaged(r, t, known)
-        choices = [frozenset(k for k, l in enumerate(t.labels) if l in s) for s in (labels, labels | averaged)]
-        mine = next((c for c in choices if back.everything or c in back.along), None)
-        if mine is None:
-            continue
-        if found >= 0:
-            joint.add((found, mine))
-            continue
-        siblings = {b.id for b in blocks.siblings(r.out.block, {axis})}
-        reached = {
-            x.out.block.id: x for x in readers for y in x.ins if y.block.id == t.block.id and x.out.block.id in siblings
-        }
-        if siblings > reached.keys() or averaged and not all(_same_average(x, t, known) for x in reached.values()):
-            continue
-        if not mine:
+    result = _back(r, t, out.along, around)
+    for parts in out.joint:
+        one = _together(r, t, parts, around)
+        if one.everything or result.everything:
             return ALL
-        along.add(mine)
-    return Tolerance(along=_smallest(along), joint=frozenset(joint))
+        result = Tolerance(along=_smallest({*result.along, *one.along}), joint=result.joint | one.joint)
+    return result
+
+
+def _together(r: Relation, t: Term, parts: Parts, around: _Around) -> Tolerance:
+    """As `_back`, for disturbances that are equal in several blocks of the result: parts of the operand that they come from
+    one by one, or the operand itself, of which each is made."""
+    made = family(around.makers, r, t, parts)
+    if made is None:
+        return Tolerance()
+    i = next(k for k, x in enumerate(r.ins) if x is t)
+    for averages in (False, True):
+        mine = {m: _places(made[m], made[m].ins[i], p, averages, around) for m, p in parts}
+        routes = [
+            route(around.index, made[m], made[m].ins[i], p, q) for m, p in parts for q in [mine[m]] if q is not None
+        ]
+        if len(routes) < len(parts) or any(x != routes[0] for x in routes):
+            continue
+        found = frozenset((made[m].ins[i].block.id, q) for m, q in mine.items() if q is not None)
+        if len(found) == len({b for b, _ in found}) == len(parts):
+            return Tolerance(joint=frozenset({found}))
+        if len(found) == 1:
+            ((_, places),) = found
+            return Tolerance(along=frozenset({places})) if places else ALL
+    return Tolerance()
+
+
+def _places(r: Relation, t: Term, out: Places, averages: bool, around: _Around) -> Places | None:
+    """Leaves of the operand along which the disturbance is constant; None if it is not handed on so."""
+    labels = {r.out.labels[k] for k in out}
+    if averages:
+        averaged = _averaged(r, t, around.known)
+        if not averaged or not _same_average(r, t, around.known):
+            return None
+        labels |= averaged
+    mine = frozenset(k for k, l in enumerate(t.labels) if l in labels)
+    back = _back(r, t, frozenset({out}), around)
+    return mine if back.everything or mine in back.along else None
 
 
 def _averaged(r: Relation, t: Term, known: dict[int, Known]) -> frozenset[int]:
@@ -178,44 +185,7 @@ def _same_average(r: Relation, t: Term, known: dict[int, Known]) -> bool:
     return all(_averaged(r, y, known) for y in r.ins if y.block.id == t.block.id)
 
 
-def _axis(r: Relation, t: Term, axis: int, known: dict[int, Known]) -> int | None:
-    """The axis of the operand that an axis of the result is; -1: the operand is broadcast along it; None: neither."""
-    old, new = t.block.value.shape, r.out.block.value.shape
-    match r.op:
-        case Einsum() | Add() | Pointwise():
-            at = next(i for i, x in enumerate(r.ins) if x is t)
-            label = r.op.out[axis]
-            held = isinstance(r.op, Einsum) and any(label in ins for i, ins in enumerate(r.op.ins) if i != at)
-            if held and not (_averaged(r, t, known) and label not in r.op.ins[at]):
-                return None
-            if label not in r.op.ins[at]:
-                return -1
-            return r.op.ins[at].index(label) if _own_axes(r, t, at) else None
-        case Along() if r.op.out[axis] not in r.op.touched and t is r.ins[0]:
-            return r.op.ins[0].index(r.op.out[axis])
-        case Reshape():
-            end = axis - len(new)
-            if len(old) + end >= 0 and old[end:] == new[end:]:
-                return len(old) + end
-            return axis if old[: axis + 1] == new[: axis + 1] else None
-        case Slice() | Mix() | Concat() if r.op.axis != axis:
-            return axis
-    return None
-
-
-def _own_axes(r: Relation, t: Term, at: int) -> bool:
-    """The operand's axes are those of the operation: a parameter may stand for a part of it, or for a view of it."""
-    if not isinstance(t.block.value.op, Param):
-        return True
-    shape, ins, out = t.block.value.shape, r.op.ins[at], r.op.out  # type: ignore[union-attr]
-    sizes = dict(zip(out, r.out.block.value.shape, strict=True))
-    if len(shape) != len(ins) or any(sizes.get(l, n) != n for l, n in zip(ins, shape, strict=True)):
-        return False
-    written = {l: out[a] for l, (a, _, _) in zip(r.out.labels, r.out.block.leaves, strict=True)}
-    return all(written.get(l, ins[a]) == ins[a] for l, (a, _, _) in zip(t.labels, t.block.leaves, strict=True))
-
-
-def _back(r: Relation, t: Term, sets_out: frozenset[Places], known: dict[int, Known]) -> Tolerance:
+def _back(r: Relation, t: Term, sets_out: frozenset[Places], around: _Around) -> Tolerance:
     others = {l for o in r.ins if o is not t for l in o.labels}
     asked = [frozenset(r.out.labels[k] for k in u) for u in sets_out]  # as labels
 
@@ -227,7 +197,7 @@ def _back(r: Relation, t: Term, sets_out: frozenset[Places], known: dict[int, Kn
     match r.op:
         case Einsum():
             plain = back([u for u in asked if not (u & others)])
-            averaged = _averaged(r, t, known)
+            averaged = _averaged(r, t, around.known)
             if plain.everything or not averaged:
                 return plain
             return Tolerance(along=_smallest({*plain.along, *back([u | averaged for u in asked]).along}))
@@ -261,8 +231,8 @@ def _back(r: Relation, t: Term, sets_out: frozenset[Places], known: dict[int, Kn
                     return ALL
                 if entire(r, t):
                     return Tolerance(along=_smallest({*result.along, touched}))
-                axes = [i for i, l in enumerate(r.op.ins[0]) if l in r.op.touched]
-                return Tolerance(along=result.along, joint=frozenset({(axes[0], touched)} if len(axes) == 1 else ()))
+                axes = {i for i, l in enumerate(r.op.ins[0]) if l in r.op.touched}
+                return Tolerance(along=result.along, joint=frozenset({pieces(around.blocks, t.block, axes)}))
             return result
     return Tolerance()
 
@@ -296,78 +266,6 @@ class Unseen:
         return span_dim(self.block.sizes, self.sets)
 
 
-@dataclass(frozen=True)
-class Joint:
-    """Directions that nobody sees where they are the same in several blocks of a parameter, into which one axis is cut, and
-    constant along it. along: for each block the leaves that they do not depend on."""
-
-    blocks: tuple[Block, ...]
-    along: tuple[tuple[int, ...], ...]
-    sets: tuple[tuple[int, ...], ...] = ()  # of the leaves that are left: what is constant along them is unseen anyway
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the directions, without the leaves that they do not depend on."""
-        return tuple(n for k, n in enumerate(self.blocks[0].sizes) if k not in self.along[0])
-
-    @property
-    def size(self) -> int:
-        """How many entries share one number."""
-        return sum(prod(b.sizes[k] for k in along) for b, along in zip(self.blocks, self.along, strict=True))
-
-    @property
-    def dim(self) -> int:
-        return prod(self.shape) - (span_dim(self.shape, self.sets) if self.sets else 0)
-
-    def spread(self, i: int) -> tuple[int, ...]:
-        """The shape in which a direction is added to the i-th block."""
-        return tuple(1 if k in self.along[i] else n for k, n in enumerate(self.blocks[i].sizes))
-
-
-def joint(blocks: Blocks, found: dict[int, Tolerance]) -> tuple[Joint, ...]:
-    out = []
-    for v in blocks.graph.values:
-        if not isinstance(v.op, Param) or v.op.statistic or not v.op.chart.signed:
-            continue
-        done: set[tuple[int, ...]] = set()
-        for b in blocks.of[v.id]:
-            for axis, places in sorted(found.get(b.id, Tolerance()).joint, key=lambda x: (x[0], sorted(x[1]))):
-                family = _family(blocks, found, b, axis, places)
-                key = tuple(x.id for x in family.blocks) if family else ()
-                if family is not None and key not in done:
-                    done.add(key)
-                    out.append(family)
-    return tuple(out)
-
-
-def _family(blocks: Blocks, found: dict[int, Tolerance], b: Block, axis: int, places: Places) -> Joint | None:
-    """All blocks along the axis, if each tolerates the same as this one together with the others and none does alone."""
-    extra = {b.leaves[k] for k in places if b.leaves[k][0] != axis}
-    rest = [leaf for k, leaf in enumerate(b.leaves) if k not in places]
-    members, along, sets = blocks.siblings(b, {axis}), [], None
-    for x in members:
-        mine = frozenset(k for k, leaf in enumerate(x.leaves) if leaf[0] == axis or leaf in extra)
-        t = found.get(x.id, Tolerance())
-        if (axis, mine) not in t.joint or t.everything or any(u <= mine for u in t.along):
-            return None
-        kept = [k for k in range(len(x.leaves)) if k not in mine]
-        if [x.leaves[k] for k in kept] != rest:
-            return None
-        along.append(tuple(sorted(mine)))
-        here = frozenset(tuple(sorted(kept.index(k) for k in u)) for u in t.along if not u & mine)
-        sets = here if sets is None else sets & here
-    return Joint(tuple(members), tuple(along), tuple(sorted(sets or ()))) if len(members) > 1 else None
-
-
-def span_dim(sizes: tuple[int, ...], sets: tuple[tuple[int, ...], ...]) -> int:
-    total = 0
-    for pick in range(1, 1 << len(sets)):
-        chosen = [s for i, s in enumerate(sets) if pick >> i & 1]
-        union = set().union(*chosen)
-        total += (-1) ** (len(chosen) + 1) * prod(n for k, n in enumerate(sizes) if k not in union)
-    return total
-
-
 def unseen(blocks: Blocks, found: dict[int, Tolerance]) -> tuple[Unseen, ...]:
     out = []
     for v in blocks.graph.values:
@@ -377,3 +275,15 @@ def unseen(blocks: Blocks, found: dict[int, Tolerance]) -> tuple[Unseen, ...]:
                 if t.everything or t.along:
                     out.append(Unseen(b, t))
     return tuple(out)
+
+
+def joint(blocks: Blocks, found: dict[int, Tolerance]) -> tuple[Joint, ...]:
+    """Directions that nobody sees where they are the same in several parameter blocks."""
+    mine = {
+        b.id: b
+        for v in blocks.graph.values
+        if isinstance(v.op, Param) and not v.op.statistic and v.op.chart.signed
+        for b in blocks.of[v.id]
+        if b.id in found
+    }
+    return agreed(mine, {b: found[b].joint for b in mine}, {b: found[b].along for b in mine})

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from regauge.solve.blind import Tolerance, span_dim
+from regauge.solve.blind import Tolerance
 from regauge.solve.blocks import Block
+from regauge.solve.together import span_dim
 
 
 def equations(b: Block, leaves: Sequence[int], tolerance: Tolerance) -> int:

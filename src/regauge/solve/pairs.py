@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from regauge.graph.ir import Add, Einsum, Free, Graph, Param, Value
-from regauge.solve.blind import Unseen, span_dim
+from regauge.solve.blind import Unseen
 from regauge.solve.blocks import Blocks
 from regauge.solve.sources import Shifts
+from regauge.solve.together import span_dim
 
 
 @dataclass(frozen=True)

@@ -25,22 +25,23 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     known = known_relations(cut, relations)
     tolerance = tolerances(cut, relations, known)
     hidden = unseen(cut, tolerance)
+    shared = joint(cut, tolerance)
     lost = {u.block.id for u in hidden if u.tolerance.everything}
     still = {b.id for v in graph.values if isinstance(v.op, Param) and v.op.statistic for b in cut.of[v.id]}
     if still:  # a running mean follows a scale only where a bias could take what it does not
-        followed = shifts(cut, relations, tolerance, known, hidden, "statistics")
+        followed = shifts(cut, relations, tolerance, known, hidden, shared, "statistics")
         still -= {s.block.id for s in followed.sources if s.id in followed.moving}
     charge = charges(cut, relations, index, frame, lost, still)
     full, level, overlap = (
-        shifts(cut, relations, tolerance, known, hidden, mode) for mode in ("full", "level", "overlap")
+        shifts(cut, relations, tolerance, known, hidden, shared, mode) for mode in ("full", "level", "overlap")
     )
     found = plan(graph, cut, index, frame, charge, aliases)
     found = replace(found, sources=_seen(found, lost))
     rows = paired_rows(
-        graph, cut, hidden, lambda apart: shifts(cut, relations, tolerance, known, hidden, "full", apart)
+        graph, cut, hidden, lambda apart: shifts(cut, relations, tolerance, known, hidden, shared, "full", apart)
     )
     found = replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden)
-    return replace(found, joint=joint(cut, tolerance), paired=rows)
+    return replace(found, joint=shared, paired=rows)
 
 
 def _seen(plan: Plan, lost: set[int]) -> dict[int, Source]:

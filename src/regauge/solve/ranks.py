@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from math import prod
 
 from regauge.graph.ir import Add, Einsum, Param, Reshape, Slice, Value
-from regauge.solve.blind import span_dim
 from regauge.solve.blocks import Block
 from regauge.solve.bonds import sides
 from regauge.solve.plan import Plan, frame_dim
+from regauge.solve.together import span_dim
 from regauge.solve.unread import unread_rows
 
 
@@ -77,6 +77,7 @@ class _Map:
     both: frozenset[int] = frozenset()
     less: int = 0
     unseen: tuple[tuple[int, ...], ...] = ()
+    shared: frozenset[int] | None = None  # leaves along which what it shares with other blocks is constant, and unseen
     rows: int = 0  # of the first leaf, that are never read
     moved: frozenset[int] | None = None  # leaves over which a translation of it varies that is free to choose
     taken: bool = False  # all of it is a translation
@@ -134,6 +135,7 @@ class _Ranks:
         users = self.plan.graph.consumers()
         lost = {u.block.id for u in self.plan.unseen if u.tolerance.everything}
         sets = {u.block.id: u.sets for u in self.plan.unseen}
+        shared = {j.blocks[0].id: frozenset(j.along[0]) for j in self.plan.joint}  # counted at the first
         shifts = self.plan.shifts
         chosen = [shifts.sources[i] for i in {*shifts.free, *shifts.together}]
         moved = {s.block.id: frozenset(s.leaves) for s in chosen}
@@ -166,6 +168,7 @@ class _Ranks:
                         both,
                         sum(apart),
                         sets.get(b.id, ()),
+                        shared.get(b.id),
                         rows.get(v.id, 0),
                         moved.get(b.id),
                         b.id in taken,
@@ -240,6 +243,8 @@ class _Ranks:
         out = [sizes[k] for k in m.out]
         inside = tuple(tuple(m.out.index(k) for k in s) for s in m.unseen if set(s) <= set(m.out))
         hidden = span_dim(tuple(out), inside) if inside else 0
+        if m.shared is not None and m.shared <= set(m.out):
+            hidden += prod(n for k, n in zip(m.out, out, strict=True) if k not in m.shared)
         return (prod(sizes[k] for k in m.into) - m.less) * (prod(out) - hidden)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Param, Reshape, Slice
-from regauge.solve.blind import Tolerance, Unseen, entire, span_dim
+from regauge.solve.blind import Tolerance, Unseen, entire
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.kernels import equations, kernels
@@ -19,6 +19,7 @@ from regauge.solve.known import Known
 from regauge.solve.origins import LEVELS, origins
 from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source
 from regauge.solve.state import positions
+from regauge.solve.together import Joint, Parts, span_dim
 
 Expression = dict[int, Part]
 
@@ -36,6 +37,7 @@ class _Solver:
         tolerance: dict[int, Tolerance],
         known: dict[int, Known],
         seen: tuple[Unseen, ...],
+        shared: tuple[Joint, ...],
         mode: str = "full",
         early: frozenset[int] = frozenset(),
         bind: bool = False,
@@ -51,6 +53,8 @@ class _Solver:
         self.tolerance = tolerance
         self.known = known
         self.unseen = {u.block.id: u for u in seen}
+        self.shared = {b.id: j for j in shared for b in j.blocks}
+        self.index = {b.id: b for b in blocks.all()}
         self.readers: dict[int, list[Relation]] = {}
         self.writers: dict[int, list[Relation]] = {}
         for r in relations:
@@ -238,6 +242,11 @@ class _Solver:
         mine = self._signature(b)
         return all(self._signature(other) == mine for other in self.blocks.siblings(b, axes))
 
+    def _together(self, b: Block, parts: Parts, varies: frozenset[int]) -> bool:
+        """The translation is the same in all parts, and constant along what they want it to be."""
+        mine = self._signature(b)
+        return not dict(parts)[b.id] & varies and all(self._signature(self.index[m]) == mine for m, _ in parts)
+
     def _merge(self, expression: Expression, s: int, part: Part) -> None:
         if s in self.dead:
             return
@@ -262,9 +271,8 @@ class _Solver:
         tolerance = self.tolerance.get(b.id)
         if tolerance is None or tolerance.covers(varies):
             return
-        for axis, places in tolerance.joint:
-            if not places & varies and self._everywhere(b, {axis}):
-                return
+        if any(self._together(b, parts, varies) for parts in tolerance.joint):
+            return
         readers = self.readers.get(b.id, [])
         observed = any(b.value is v for v in self.blocks.graph.outputs)
         if not observed and b.id not in self.early and all(self._hands_on(r, b, expression) for r in readers):
@@ -324,10 +332,13 @@ class _Solver:
                 s for s, p in expression.items() if p.kind == kind and set(p.leaves) == varies and self._answers(s, p)
             ]
             if fit:  # one whose block has unseen directions, so that the free ones count in full
-                return max(
-                    fit, key=lambda s: (self.sources[s].block.id in self.unseen, self.sources[s].block.value.id, s)
-                )
+                return max(fit, key=lambda s: (self._hides(s), self.sources[s].block.value.id, s))
         return None
+
+    def _hides(self, s: int) -> bool:
+        """Its block has directions that nobody sees."""
+        b = self.sources[s].block.id
+        return b in self.unseen or b in self.shared
 
     def _sooner(self, s: int) -> list[int]:
         """The first block that handed this translation on, though one of two could have made up for the other there."""
@@ -401,18 +412,32 @@ class _Solver:
         return any(l in marked for l in labels) or bool(r.planes) or any(l in r.fixed for l in r.out.labels)
 
     def _dim(self, s: Source) -> int:
-        """What a free source adds beyond the unseen directions of its own block."""
-        u = self.unseen.get(s.block.id)
-        followers = [self.sources[p].block.id for p in self.pivots.get(s.id, ())]
-        if u is None or any(b not in self.unseen for b in followers):
+        """What a free source adds beyond directions that nobody sees."""
+        if not all(self._hides(p) for p in self.pivots.get(s.id, ())):
             return s.size
+        u = self.unseen.get(s.block.id)
+        if u is None:
+            return s.size - self._shared(s)
         inside = []
         for places in u.sets:
             along = [k for k in places if k in s.along]
             if along and (not s.roles or any(k.gains for _, k in s.roles) or set(along) != set(s.along)):
                 continue
             inside.append(tuple(s.leaves.index(k) for k in places if k not in s.along))
-        return s.size - (span_dim(s.shape, tuple(inside)) if inside else 0)
+        return s.size - (span_dim(s.shape, tuple(inside)) if inside else 0) - self._shared(s)
+
+    def _shared(self, s: Source) -> int:
+        """Directions that nobody sees if several blocks share them, counted at the first of these that is free."""
+        j = self.shared.get(s.block.id)
+        if j is None or not s.roles:
+            return 0
+        held = [b.id for b in j.blocks]
+        free = [o for o in self.sources if o.block.id in held and o.id not in self.solved and o.id not in self.dead]
+        places = j.along[held.index(s.block.id)]
+        along = s.along & set(places)
+        if s is not free[0] or along and (any(k.gains for _, k in s.roles) or along != s.along):
+            return 0
+        return prod(s.block.sizes[k] for k in s.leaves if k not in places)
 
 
 def _composed(part: Part, at: Part, other: Part) -> Part:
@@ -430,6 +455,7 @@ def shifts(
     tolerance: dict[int, Tolerance],
     known: dict[int, Known],
     seen: tuple[Unseen, ...],
+    shared: tuple[Joint, ...] = (),
     mode: str = "full",
     apart: frozenset[int] = frozenset(),
 ) -> Shifts:
@@ -441,10 +467,10 @@ def shifts(
     best: Shifts | None = None
     most, together = 0, frozenset[int]()
     while True:
-        solver = _Solver(blocks, relations, tolerance, known, seen, mode, early, apart=apart)
+        solver = _Solver(blocks, relations, tolerance, known, seen, shared, mode, early, apart=apart)
         found = solver.run()
         if mode == "full" and found.lost and not apart:
-            bound = _Solver(blocks, relations, tolerance, known, seen, mode, early, bind=True).run()
+            bound = _Solver(blocks, relations, tolerance, known, seen, shared, mode, early, bind=True).run()
             if bound.dim + bound.beyond > most:
                 most, together = bound.dim + bound.beyond, bound.together
         if best is not None and found.dim <= best.dim:

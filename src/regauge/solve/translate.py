@@ -12,13 +12,13 @@ from torch import Tensor
 from regauge.errors import CheckError
 from regauge.graph.ir import Add, Along, Einsum, Mix, evaluate
 from regauge.solve.acts import SMALL, Act, Plus
-from regauge.solve.blind import Joint
 from regauge.solve.blocks import Block, Relation, Term
 from regauge.solve.frames import evaluable
 from regauge.solve.known import Known
 from regauge.solve.plan import Plan
 from regauge.solve.sources import SCALAR, Demand, Shifts, Source
 from regauge.solve.state import Image, State, gather, positions
+from regauge.solve.together import Joint
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Hide:
                 parts[u.block.id] = (*parts.get(u.block.id, ()), part)
         found = []
         for j in plan.joint:
-            sums = [left[b.id].sum(along).reshape(j.shape) for b, along in zip(j.blocks, j.along, strict=True)]
+            held = [(left[b.id], along) for b, along in zip(j.blocks, j.along, strict=True)]
+            sums = [(x.sum(along) if along else x).reshape(j.shape) for x, along in held]
             found.append(torch.stack(sums).sum(0) / j.size)
             for i, b in enumerate(j.blocks):
                 left[b.id] = left[b.id] - found[-1].reshape(j.spread(i))

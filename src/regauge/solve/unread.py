@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from regauge.graph.ir import Einsum, Free, Param, Value
-from regauge.solve.blind import span_dim
 from regauge.solve.plan import Plan
+from regauge.solve.together import span_dim
 
 
 def unread(plan: Plan) -> dict[str, int]:
