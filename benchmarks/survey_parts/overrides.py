@@ -81,6 +81,7 @@ AFTER: dict[str, dict[str, Any]] = {
     "gemma4_assistant": {"num_centroids": 7},
     "gemma4_unified_assistant": {"num_centroids": 7},
     "gemma3n": {"vision_config": _other_vision_tower},
+    "gpt_oss": {"swiglu_limit": 0.7},  # small activations never come near 7, and a clamp that never clamps is no clamp
     "qwen4_exp": {"indexer_head_dim": 12},
     "qwen4_exp_text": {"indexer_head_dim": 12},
     "moshi": {"ffn_dim": 46},

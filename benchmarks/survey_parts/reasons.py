@@ -21,6 +21,11 @@ ABSORBED_BY_A_TABLE = (
 )
 
 REASONS: dict[str, str] = {
+    "minimax": (
+        "a table that only a norm reads: with its eps a norm can be inverted, so that the table takes up the gain; only products "
+        "of matrices are taken up so far"
+    ),
+    "xlm-roberta-xl": "a table of one row beside the positions: what is added to the row is taken from all positions",
     "gemma4": ABSORBED_BY_A_TABLE,
     "gemma4_text": ABSORBED_BY_A_TABLE,
     "electra": NARROW_EMBEDDING,
