@@ -20,7 +20,6 @@ GAPS: dict[str, int] = {
     "constant-map-singular": 33,
     "constant-map-diagonal": 15,
     "constant-map-relu": 3,
-    "sum-features-linear": 3,
     "outer-square": 21,
     # lengths, where a clamp far below them is no scale
     "cosine-to-centres": 5,
