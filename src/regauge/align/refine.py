@@ -20,6 +20,7 @@ from regauge.align.held import working_dtype
 from regauge.align.leaves import Layout
 from regauge.align.tangent import CHARGE, FRAME, Arrays, Tangent, Vector
 from regauge.align.verdict import Dithered
+from regauge.errors import CheckError
 from regauge.solve.element import Element
 from regauge.solve.state import State
 
@@ -48,7 +49,10 @@ def refine(element: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor], l
             break
         moves = tangent.moves(_bounded(_step(tangent, weights, left)))
         element = Element(plan, (*element.moves, *moves))
-        element = Element(plan, (*element.moves, *settle(element.moved(State(plan, a)), target)))
+        try:
+            element = Element(plan, (*element.moves, *settle(element.moved(State(plan, a)), target)))
+        except CheckError:  # the step leads to where its translations have no answer
+            break
     return nearest
 
 
