@@ -181,7 +181,7 @@ def table() -> str:
                     middle = math.exp(sum(map(math.log, values)) / len(values))
                     return f"{middle:.2f} ({values[0]:.2f}-{values[-1]:.2f})" if len(values) > 1 else f"{middle:.2f}"
 
-                errors = " | ".join(f"{mean(k, 'rmse'):.4f}" for k in ("original", "cosine", "stateless", "tuned"))
+                errors = " | ".join(f"{mean(k, 'rmse'):.2g}" for k in ("original", "cosine", "stateless", "tuned"))
                 savings = f"{span('stateless')} | {span('tuned')}"
                 lines.append(f"| {name} | {solver} | {budget} | {len(group)} | {errors} | {savings} |")
                 quality = " | ".join(f"{mean(k, 'energy'):.4f}" for k in ("original", "cosine", "stateless", "tuned"))
