@@ -109,3 +109,10 @@ def _copies(r: Relation) -> bool:
         return False
     labels = r.ins[0].labels
     return len(set(labels)) == len(labels) and sorted(labels) == sorted(r.out.labels)
+
+
+def turns(r: Relation, labels: tuple[int, ...]) -> bool:
+    """A translation that varies along these labels is not the same after a mixing of positions: it varies there, or the
+    block is a part that turns."""
+    marked = r.planes | r.fixed
+    return any(l in marked for l in labels) or bool(r.planes) or any(l in r.fixed for l in r.out.labels)

@@ -13,13 +13,15 @@ from math import prod
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Mix, Param, Reshape, Slice
 from regauge.solve.blind import Tolerance, Unseen, entire
 from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.extent import extent
+from regauge.solve.facts import turns
 from regauge.solve.frames import evaluable
 from regauge.solve.kernels import equations, kernels
 from regauge.solve.known import Known
 from regauge.solve.origins import LEVELS, origins
-from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source
+from regauge.solve.sources import IDENTITY, MATRIX, SCALAR, Demand, Part, Shifts, Source, composed
 from regauge.solve.state import positions
-from regauge.solve.together import Joint, Parts, span_dim
+from regauge.solve.together import Joint, Parts
 
 Expression = dict[int, Part]
 
@@ -146,7 +148,7 @@ class _Solver:
         for i, t in enumerate(r.ins):
             for s, part in self.tau.get(t.block.id, {}).items():
                 labels = tuple(t.labels[k] for k in part.leaves)
-                if isinstance(r.op, Mix) and self._turns(r, t, labels):
+                if isinstance(r.op, Mix) and turns(r, labels):
                     varies = {*labels, *r.planes, *r.fixed}
                     leaves = tuple(k for k, l in enumerate(r.out.labels) if l in varies)
                     self._merge(out, s, Part(MATRIX, 1.0, leaves))
@@ -368,7 +370,7 @@ class _Solver:
             if part is None:
                 continue
             for s, other in rest.items():
-                self._merge(self.tau[b], s, _composed(part, at, other))
+                self._merge(self.tau[b], s, composed(part, at, other))
                 self.where.setdefault(s, set()).add(b)
 
     def _hands_on(self, r: Relation, b: Block, expression: Expression) -> bool:
@@ -385,7 +387,7 @@ class _Solver:
                 if len(expression) == 1 and r.op.small and whole:
                     return True  # nothing here to absorb it: perhaps behind
                 leaves = {k for p in expression.values() for k in p.leaves}
-                return not any(self._turns(r, t, tuple(t.labels[k] for k in leaves)) for t in terms)
+                return not any(turns(r, tuple(t.labels[k] for k in leaves)) for t in terms)
             case Along() if r.op.blind and self._absorbs(r, terms[0], expression):
                 return True
             case Along() if r.op.constants and entire(r, terms[0]):
@@ -406,47 +408,12 @@ class _Solver:
         sample = all(self.blocks.is_rigid(t.block, k) for k, l in enumerate(t.labels) if l in r.touched)
         return sample or self.mode == "level"
 
-    def _turns(self, r: Relation, t: Term, labels: tuple[int, ...]) -> bool:
-        """The translation is not the same after a mixing of positions: it varies there, or the block is a part that turns."""
-        marked = r.planes | r.fixed
-        return any(l in marked for l in labels) or bool(r.planes) or any(l in r.fixed for l in r.out.labels)
-
     def _dim(self, s: Source) -> int:
         """What a free source adds beyond directions that nobody sees."""
         if not all(self._hides(p) for p in self.pivots.get(s.id, ())):
             return s.size
-        u = self.unseen.get(s.block.id)
-        if u is None:
-            return s.size - self._shared(s)
-        inside = []
-        for places in u.sets:
-            along = [k for k in places if k in s.along]
-            if along and (not s.roles or any(k.gains for _, k in s.roles) or set(along) != set(s.along)):
-                continue
-            inside.append(tuple(s.leaves.index(k) for k in places if k not in s.along))
-        return s.size - (span_dim(s.shape, tuple(inside)) if inside else 0) - self._shared(s)
-
-    def _shared(self, s: Source) -> int:
-        """Directions that nobody sees if several blocks share them, counted at the first of these that is free."""
-        j = self.shared.get(s.block.id)
-        if j is None or not s.roles:
-            return 0
-        held = [b.id for b in j.blocks]
-        free = [o for o in self.sources if o.block.id in held and o.id not in self.solved and o.id not in self.dead]
-        places = j.along[held.index(s.block.id)]
-        along = s.along & set(places)
-        if s is not free[0] or along and (any(k.gains for _, k in s.roles) or along != s.along):
-            return 0
-        return prod(s.block.sizes[k] for k in s.leaves if k not in places)
-
-
-def _composed(part: Part, at: Part, other: Part) -> Part:
-    """The pivot entered a block as `part`; where it was solved for it stood as `at` beside `other`."""
-    plain = part.kind == at.kind == other.kind == IDENTITY
-    if plain and set(other.leaves) <= set(at.leaves):
-        leaves = tuple(part.leaves[at.leaves.index(k)] for k in other.leaves)
-        return Part(IDENTITY, -part.factor * other.factor / at.factor, leaves)
-    return Part(MATRIX, 1.0, part.leaves)
+        free = [o for o in self.sources if o.id not in self.solved and o.id not in self.dead]
+        return extent(s, self.unseen.get(s.block.id), self.shared.get(s.block.id), free)
 
 
 def shifts(

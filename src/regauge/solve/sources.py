@@ -60,6 +60,15 @@ class Part:
     leaves: tuple[int, ...]
 
 
+def composed(part: Part, at: Part, other: Part) -> Part:
+    """The pivot entered a block as `part`; where it was solved for it stood as `at` beside `other`."""
+    plain = part.kind == at.kind == other.kind == IDENTITY
+    if plain and set(other.leaves) <= set(at.leaves):
+        leaves = tuple(part.leaves[at.leaves.index(k)] for k in other.leaves)
+        return Part(IDENTITY, -part.factor * other.factor / at.factor, leaves)
+    return Part(MATRIX, 1.0, part.leaves)
+
+
 @dataclass(frozen=True)
 class Demand:
     """The translation of a block must vanish; `pivot` is chosen to make it so."""
