@@ -20,7 +20,18 @@ ABSORBED_BY_A_TABLE = (
     "products of matrices are taken up so far"
 )
 
+COPIED_STREAMS = (
+    "several streams that begin as copies of one embedding: the maps that mix them read fewer directions than they have in the "
+    "first layers"
+)
+
 REASONS: dict[str, str] = {
+    "deepseek_v4": COPIED_STREAMS,
+    "hy_v4": COPIED_STREAMS,
+    "longcat_flash": (
+        "experts that return their input own rows which nothing reads: those rows are not counted where the other axis is "
+        "cut as well, and the units of the others scale as one"
+    ),
     "minimax": (
         "a table that only a norm reads: with its eps a norm can be inverted, so that the table takes up the gain; only products "
         "of matrices are taken up so far"
