@@ -42,6 +42,18 @@ REASONS: dict[str, str] = {
     "electra": NARROW_EMBEDDING,
     "rembert": NARROW_EMBEDDING,
     "blenderbot-small": SHEARED_STREAM,
+    "cohere2_moe": (
+        "the small copy, not the model: the experts of the first layer work beside its attention and see the token alone, as many "
+        "inputs as there are tokens; with 251 tokens instead of 83 the nullity is the dimension, 564"
+    ),
+    "blt": (
+        "six parts of one table are added: what is given to one part is taken from another (20); one more O(4) in the global "
+        "stream (6)"
+    ),
+    "prophetnet": (
+        "the stream and its n-gram streams are split and stacked again, by which the heads lose their frames; rows of relative "
+        "positions that no distance reaches"
+    ),
     "GroupNorm": (
         "the relation that a norm of groups leaves is one for each group: a map that reads all groups together takes up "
         "one direction for each, which is not followed"
