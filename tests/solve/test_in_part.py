@@ -16,6 +16,7 @@ WHOLE: dict[str, Callable[[Tensor], Tensor]] = {
     "layer_norm": lambda y: F.layer_norm(y, y.shape[-1:]),
     "rms_norm": lambda y: F.rms_norm(y, y.shape[-1:]),
     "cumsum": lambda y: y.cumsum(-1),
+    "centred": lambda y: y - y.mean(-1, keepdim=True),
     "over_positions": lambda y: y.softmax(1),
 }
 PART: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,10 +36,23 @@ class InPart(nn.Module):
         return self.part(self.whole(F.linear(x, self.w) * self.gain + self.bias))
 
 
+class ReadWholeToo(InPart):
+    """The same beside a reader of all of it, for which a part's own sum says nothing."""
+
+    def __init__(self, whole: str, part: str) -> None:
+        super().__init__(whole, part)
+        self.read, self.back = nn.Parameter(torch.randn(3, 6)), nn.Parameter(torch.randn(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.whole(F.linear(x, self.w) * self.gain + self.bias)
+        return self.part(y + F.linear(F.linear(y, self.read), self.back))
+
+
+@pytest.mark.parametrize("build", (InPart, ReadWholeToo))
 @pytest.mark.parametrize("part", PART)
 @pytest.mark.parametrize("whole", WHOLE)
-def test_what_is_not_read_still_counts(whole: str, part: str) -> None:
+def test_what_is_not_read_still_counts(whole: str, part: str, build: type[InPart]) -> None:
     torch.manual_seed(0)
-    model, x = InPart(whole, part), torch.randn(40, 5, 7)
+    model, x = build(whole, part), torch.randn(40, 5, 7)
     proof = regauge.check.sound(model, (x,), regauge.infer(model, (x,)))
     assert proof.ok, proof
