@@ -70,6 +70,8 @@ def build_causal(name: str, *, seed: int = 0, attention: str | None = None, **si
     randomise(model, torch.Generator().manual_seed(seed))
     inputs = causal_inputs(name, config, seed)
     subject = Subject(name, Observed(model).eval(), (), inputs, vocabulary(config))
+    with torch.no_grad():
+        subject.model(**inputs)  # types that rescale their weights in place do so at the first run
     return replace(subject, vocabulary=rows_read(subject))
 
 
