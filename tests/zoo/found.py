@@ -473,3 +473,16 @@ add(
     written(5, cut_behind_a_norm, up=(5, 2), down=(2, 4), w=(6, 4)),
     why="what no data fill, and the means of the rest: maps of rank two from five into four directions are seen",
 )
+
+
+def one_gain_on_both_sides(m: Written, x: Tensor) -> Tensor:
+    q, k = (torch.rms_norm(linear(x, m.w, b), (3,), m.gain, 0.0) for b in (None, m.bias))
+    return q @ k.mT
+
+
+add(
+    "one-gain-on-both-sides",
+    1,
+    written(5, one_gain_on_both_sides, w=(3, 5), bias=(3,), gain=(3,)),
+    why="the scale that the norms take away; no rotation of queries and keys can be carried through one gain both ways",
+)

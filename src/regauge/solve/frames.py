@@ -212,12 +212,16 @@ class _Build:
                 flag = COVECTOR if flag == VECTOR else VECTOR
             flags.setdefault(root[cell], set()).add(flag)
             causes.setdefault(root[cell], {}).setdefault(flag, why)
-        derived, component = self.follow(root, flags, causes)
+        derived, component = self.follow(root, sign, flags, causes)
         frozen = {r: frozenset(f) for r, f in flags.items()}
         return Frames(cells, root, sign, frozen, derived, causes, component, tuple(self.marks), tuple(self.links))
 
     def follow(
-        self, root: list[int], flags: dict[int, set[str]], causes: dict[int, dict[str, Relation | None]]
+        self,
+        root: list[int],
+        sign: list[int],
+        flags: dict[int, set[str]],
+        causes: dict[int, dict[str, Relation | None]],
     ) -> tuple[dict[int, Derived], dict[int, int]]:
         """Orient every link, or make both of its ends monomial."""
         edges: dict[int, list[Link]] = {}
@@ -237,7 +241,7 @@ class _Build:
                 component[n] = start
             restricted = [n for n in nodes if flags.get(n)]
             edges_here = {self._edge(k, root) for k in links}
-            gains = {(*self._edge(k, root), k.gain.block.id) for k in links}  # one gain read by two blocks is one edge
+            gains = {self._through(k, root, sign, flags) for k in links}  # one gain read by two blocks is one edge
             tree = len(edges_here) == len(nodes) - 1 == len(gains) and all(a != b for a, b in edges_here)
             good = tree and len(restricted) <= 1 and all(self._local(k) for k in links)
             if not good or any(MONOMIAL in flags.get(n, ()) for n in nodes):
@@ -253,6 +257,14 @@ class _Build:
     def _edge(self, k: Link, root: list[int]) -> tuple[int, int]:
         a, b = root[k.cell_in], root[k.cell_out]
         return (a, b) if a < b else (b, a)
+
+    def _through(
+        self, k: Link, root: list[int], sign: list[int], flags: dict[int, set[str]]
+    ) -> tuple[tuple[int, int], tuple[int, int], int]:
+        """What a link says of its ends: with a gain G on vectors B = G A / G, on covectors B = A with G the other way round.
+        An orthogonal frame is its own dual."""
+        ends = [(root[c], 0 if ORTHOGONAL in flags.get(root[c], ()) else sign[c]) for c in (k.cell_in, k.cell_out)]
+        return ends[0], ends[1], k.gain.block.id
 
     def _widest(self, nodes: set[int], root: list[int]) -> int:
         inputs = {root[k.cell_in] for k in self.links} & nodes
