@@ -56,3 +56,34 @@ def test_what_is_not_read_still_counts(whole: str, part: str, build: type[InPart
     model, x = build(whole, part), torch.randn(40, 5, 7)
     proof = regauge.check.sound(model, (x,), regauge.infer(model, (x,)))
     assert proof.ok, proof
+
+
+class PositionsOneByOne(nn.Module):
+    """A recurrence cuts the axis of positions into single ones, of which each turns by an angle of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = {"w": (3, 3), "u": (3, 3), "q": (2, 6), "k": (2, 6), "v": (2, 6), "bias": (2,)}
+        for name, shape in shapes.items():
+            setattr(self, name, nn.Parameter(0.5 * torch.randn(*shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.linear(x, self.u)
+        states = [z[:, 0]]
+        for i in range(1, x.shape[1]):
+            states.append(F.linear(states[-1], self.w) + z[:, i])
+        y = torch.cat([torch.stack(states, 1) @ z.mT, z], -1)
+        q, k = turned(F.linear(y, self.q)), turned(F.linear(y, self.k, self.bias))
+        return torch.softmax(q @ k.mT, -1) @ F.linear(y, self.v)
+
+
+def turned(x: Tensor) -> Tensor:
+    angle = torch.arange(x.shape[1], dtype=x.dtype)[:, None].expand(-1, 2)
+    return x * angle.cos() + torch.cat([-x[..., 1:], x[..., :1]], -1) * angle.sin()
+
+
+def test_a_key_bias_counts_where_single_positions_turn() -> None:
+    torch.manual_seed(0)
+    model, x = PositionsOneByOne(), torch.randn(20, 3, 3)
+    proof = regauge.check.sound(model, (x,), regauge.infer(model, (x,)))
+    assert proof.ok, proof

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from regauge.graph.ir import Add, Pointwise
+from regauge.graph.ir import Add, Mix, Pointwise
 from regauge.solve.blocks import Block, Blocks, Relation, Term
 
 Places = frozenset[int]
@@ -49,6 +49,8 @@ def both(index: Index, one: Parts, other: Parts, at: int) -> Parts | None:
 
 def family(makers: Mapping[int, list[Relation]], r: Relation, t: Term, parts: Parts) -> dict[int, Relation] | None:
     """For each part of the result the relation that makes it as r makes its own, with the same other operands."""
+    if isinstance(r.op, Mix) and any(n > 1 for n in r.op.matrix.shape[:-2]):
+        return None  # every position turns by an angle of its own: what is equal in all parts does not stay so
     i = next(k for k, x in enumerate(r.ins) if x is t)
     loose = isinstance(r.op, Add) or isinstance(r.op, Pointwise) and r.op.name == "drop"
     found = {}
