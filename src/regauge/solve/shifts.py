@@ -345,7 +345,9 @@ class _Solver:
     def _sooner(self, s: int) -> list[int]:
         """The first block that handed this translation on, though one of two could have made up for the other there."""
         handed = sorted(self.where.get(s, ()))  # in the order of the graph
-        return [b for b in handed if self._meets(s, self.tau[b])][:1]
+        return [b for b in handed if s in self.tau[b] and self._meets(s, self.tau[b])][
+            :1
+        ]  # it may have cancelled there
 
     def _meets(self, s: int, expression: Expression) -> bool:
         mine = expression[s]
