@@ -344,9 +344,7 @@ class _Solver:
 
     def _sooner(self, s: int) -> list[int]:
         """The first block that handed this translation on, though one of two could have made up for the other there."""
-        handed = sorted(
-            b for b in self.where.get(s, ()) if s in self.tau[b]
-        )  # in the order of the graph; not cancelled
+        handed = sorted(b for b in self.where.get(s, ()) if s in self.tau[b])  # not cancelled; in order
         return [b for b in handed if self._meets(s, self.tau[b])][:1]
 
     def _meets(self, s: int, expression: Expression) -> bool:
