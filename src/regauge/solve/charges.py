@@ -201,7 +201,7 @@ def _function(r: Relation, s: tuple[int, ...], var: object, out: int, signs: boo
 
 def _in_part(r: Relation) -> bool:
     """It acts on one of the parts into which its axis is cut: all would have to scale alike, which no equation here says."""
-    return isinstance(r.op, Along) and not all(entire(r, t) for t in r.ins[:1])
+    return isinstance(r.op, Along) and not entire(r, r.ins[0])
 
 
 def _minus(a: Row, b: Row) -> Row:

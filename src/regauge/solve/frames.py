@@ -261,8 +261,8 @@ class _Build:
     def _through(
         self, k: Link, root: list[int], sign: list[int], flags: dict[int, set[str]]
     ) -> tuple[tuple[int, int], tuple[int, int], int]:
-        """What a link says of its ends: with a gain G on vectors B = G A / G, on covectors B = A with G the other way round.
-        An orthogonal frame is its own dual."""
+        """What a link says of its ends: with a gain G the frame A of vectors becomes G A / G, that of covectors the other way
+        round, so links of other signs say other things. An orthogonal frame is its own dual."""
         ends = [(root[c], 0 if ORTHOGONAL in flags.get(root[c], ()) else sign[c]) for c in (k.cell_in, k.cell_out)]
         return ends[0], ends[1], k.gain.block.id
 

@@ -61,9 +61,9 @@ def _roles(
             return ()
         (other,) = [t for t in r.ins if t is not mine[0]]
         k = known.get(other.block.id)
+        k = None if k is not None and k.partial else k  # of a part alone nothing is known
         summed = {l for l in mine[0].labels if l in other.labels and l not in r.out.labels}
-        whole = k is not None and not k.partial  # of a part alone nothing is known
-        fits = k is not None and whole and summed and {other.labels[i] for i in k.along} == summed
+        fits = k is not None and summed and {other.labels[i] for i in k.along} == summed
         where = frozenset(i for i, l in enumerate(mine[0].labels) if l in summed)
         uses.append((r, mine[0], other, (where, k) if k is not None and fits else None))
     found = [role for *_, role in uses if role is not None]
