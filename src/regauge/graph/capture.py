@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,7 +141,7 @@ def capture(
         return _read(model, "", observe)
     wrapped = _Observed(model, observe)
     try:
-        with warnings.catch_warnings(), _placed(model, args, kwargs):
+        with warnings.catch_warnings(), _placed(model, args, kwargs), _without_dump():
             warnings.simplefilter("ignore")
             program = torch.export.export(wrapped, tuple(args), dict(kwargs or {}), strict=False)
             program = program.run_decompositions(_table())
@@ -148,6 +150,15 @@ def capture(
     except Exception as error:  # torch.export raises a dozen unrelated types
         raise TraceError(_one_line(error)) from error
     return _read(program, "model.", None, model)
+
+
+@contextmanager
+def _without_dump() -> Iterator[None]:
+    """torch.export prints the graph as far as it came before it raises; what the model itself prints stays."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        yield
+    sys.stderr.write(said.getvalue())
 
 
 def _placed(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> AbstractContextManager[None]:
@@ -179,9 +190,9 @@ def _one_line(error: Exception) -> str:
     way = (
         "Rewrite that line without data-dependent control flow"
         if "control flow" in first
-        else "Check the example inputs"
+        else "Check the example inputs, or pass other ones"
     )
-    return f"torch.export cannot trace the model{where}: {first[:300].rstrip('.')}. {way}, or pass other ones."
+    return f"torch.export cannot trace the model{where}: {first[:300].rstrip('.')}. {way}."
 
 
 def short(path: str) -> str:
