@@ -1,16 +1,18 @@
 """Run one function over many names in parallel processes, with a time limit for each name.
 
 A process serves many names (importing the libraries costs seconds); one that exceeds the limit is ended and replaced,
-and its name is reported as out of time.
+and its name is reported as out of time. A process ends with the one that started it, whatever ended that.
 """
 
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, cast
 
 Job = Callable[[str], dict[str, Any]]
@@ -56,9 +58,18 @@ def run_all(job: Job, names: list[str], processes: int, limit: float) -> Iterato
 
 
 def _serve(job: Job, pipe: Connection) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     while (name := pipe.recv()) is not None:
         try:
             result = job(name)
         except Exception as error:
             result = {"error": f"{type(error).__name__}: {error}"[:2000], "kind": "error"}
         pipe.send(result)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed ends no daemons, and nobody else knows the limit of a job."""
+    parent = mp.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
