@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regauge.align.verdict import spacing
+from regauge.align.redrawn import spacing
 from tests.align.families import build, inputs
 
 State = dict[str, Tensor]

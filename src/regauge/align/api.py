@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from regauge.align.bonds import Aligned, per_bond
 from regauge.align.leaves import layout
+from regauge.align.redrawn import Shuffled
 from regauge.align.refine import refine
 from regauge.align.sketch import NEAR, sketch
 from regauge.align.solve import Progress, element_between
@@ -25,6 +26,7 @@ from regauge.align.verdict import (
     equal,
     exact_part,
     similarity,
+    together,
 )
 from regauge.errors import CheckError, InputError
 from regauge.solve.element import Element
@@ -173,35 +175,9 @@ def _equal(x: Tensor, y: Tensor) -> bool:
     return torch.equal(x, y) if x.dtype == y.dtype else torch.equal(x.double(), y.double())
 
 
-def _size(rows: tuple[Row, ...]) -> float:
-    return sum(r.residual**2 for r in rows) ** 0.5
-
-
 def _relative(state: State, name: str) -> float:
     """Relative rounding error of a parameter's dtype."""
     return torch.finfo(state.stored(name).dtype).eps / 4
-
-
-class Shuffled(Mapping[str, Tensor]):
-    """The state dict with the entries of every tensor in random order: what has the same numbers and no relation."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self.state = state
-        self.seeds = {name: i for i, name in enumerate(state)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        x = self.state[name]
-        g = torch.Generator().manual_seed(7919 + self.seeds[name])
-        return x.flatten()[torch.randperm(x.numel(), generator=g)].reshape(x.shape)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.state
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.state)
-
-    def __len__(self) -> int:
-        return len(self.state)
 
 
 def _alignment(
@@ -215,10 +191,10 @@ def _alignment(
     b: Mapping[str, Tensor],
 ) -> Alignment:
     total = max(sum(r.norm**2 for r in rows) ** 0.5, 1e-300)
-    floor = sum(r.floor**2 for r in rows) ** 0.5
+    residual, floor = together(rows)
     bonds = per_bond(gauge, element, a, b) if verdict == DERIVED else ()
     return Alignment(
-        verdict, element, _size(rows) / total, floor / total, similarity(rows), chance, rows, bonds, undetermined
+        verdict, element, residual / total, floor / total, similarity(rows), chance, rows, bonds, undetermined
     )
 
 

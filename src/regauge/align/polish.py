@@ -15,8 +15,8 @@ from regauge.align.balance import free_multiples, gram, parts, turn
 from regauge.align.freedoms import Freedoms
 from regauge.align.leaves import Layout, Piece
 from regauge.align.linear import sylvester
+from regauge.align.redrawn import spacing
 from regauge.align.scales import folded, largest, on_leaves, spread, summed
-from regauge.align.verdict import spacing
 from regauge.solve.element import Element, Move, Rotate
 from regauge.solve.sampling import ones_basis
 from regauge.solve.state import Moved, State

@@ -18,8 +18,9 @@ from regauge.align.affine import settle
 from regauge.align.conjugate import least_squares, norm
 from regauge.align.held import working_dtype
 from regauge.align.leaves import Layout
+from regauge.align.redrawn import Dithered
 from regauge.align.tangent import CHARGE, FRAME, Arrays, Tangent, Vector
-from regauge.align.verdict import Dithered
+from regauge.align.verdict import WIDE
 from regauge.errors import CheckError
 from regauge.solve.element import Element
 from regauge.solve.state import State
@@ -72,7 +73,7 @@ def _weights(element: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor],
     numel: dict[str, int] = {}
     for p in layout.pieces:
         there = y.read(p.block)
-        errors = (near.read(p.block) - x.read(p.block), far.read(p.block) - there, 1e-11 * there)
+        errors = (near.read(p.block) - x.read(p.block), far.read(p.block) - there, WIDE * there)
         squares[p.name] = squares.get(p.name, 0.0) + sum(float(e.square().sum()) for e in errors)
         numel[p.name] = numel.get(p.name, 0) + there.numel()
     sizes = {n: (s / max(numel[n], 1)) ** 0.5 for n, s in squares.items()}

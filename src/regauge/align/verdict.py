@@ -1,18 +1,18 @@
 """What a residual means: rounding, a difference that training or compression made, or no relation at all.
 
 The floor is measured, not guessed: what rounding b to its own dtype does, and what rounding a does on its way through the
-element. A difference that the identity (or an exact
-reordering) explains as well as the element is no gauge.
+element. A difference that the identity (or an exact reordering) explains as well as the element is no gauge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from regauge.align.redrawn import Dithered, rounding
 from regauge.solve.element import Element, Move, Permute, Scale
 from regauge.solve.plan import Plan
 from regauge.solve.state import State
@@ -20,6 +20,7 @@ from regauge.solve.state import State
 IDENTICAL, GAUGE_EQUAL, DERIVED, UNRELATED = "identical", "gauge-equal", "derived", "unrelated"
 MARGIN = 1.6  # the residual may be this many times the floor
 WORST = 6.0  # and in no tensor more than this
+WIDE = 1e-11  # relative: what double precision does on the way
 
 
 @dataclass(frozen=True)
@@ -54,56 +55,24 @@ def compare(plan: Plan, element: Element, a: Mapping[str, Tensor], b: Mapping[st
         away = float((x - y).norm())
         cosine = float((x * y).sum()) / (norm * size) if norm and size else float(norm == size)
         own = rounding(y, target.stored(name).dtype)
-        wide = 1e-11 * norm  # what double precision does on the way
-        rows.append(Row(name, norm, away, (own**2 + carried**2 + wide**2) ** 0.5, cosine, y.numel()))
+        rows.append(Row(name, norm, away, (own**2 + carried**2 + (WIDE * norm) ** 2) ** 0.5, cosine, y.numel()))
     return tuple(rows)
-
-
-def rounding(x: Tensor, dtype: torch.dtype) -> float:
-    """Norm of the error of rounding numbers of this size to dtype: a twelfth of the squared spacing each."""
-    return float(spacing(x, dtype).norm()) / 12**0.5
-
-
-def spacing(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Distance between neighbouring numbers of dtype at x."""
-    info = torch.finfo(dtype)
-    return torch.exp2(x.abs().clamp_min(info.tiny).log2().floor()) * info.eps
-
-
-class Dithered(Mapping[str, Tensor]):
-    """The state dict with rounding errors of its own dtype added, the same at every reading; made on demand."""
-
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
-        self.state = state
-        self.seeds = {name: i for i, name in enumerate(state)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        x = self.state[name]
-        if not x.is_floating_point():
-            return x
-        g = torch.Generator().manual_seed(self.seeds[name])
-        wide = x.detach().double()
-        return wide + (torch.rand(x.shape, generator=g, dtype=torch.float64) - 0.5) * spacing(wide, x.dtype)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.state
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.state)
-
-    def __len__(self) -> int:
-        return len(self.state)
 
 
 def equal(rows: tuple[Row, ...], limits: tuple[float, float] = (MARGIN, WORST)) -> bool:
     """Whether rounding explains the residual."""
-    total = sum(r.residual**2 for r in rows) ** 0.5
-    floor = sum(r.floor**2 for r in rows) ** 0.5
-    return total <= limits[0] * floor and all(r.residual <= limits[1] * r.floor for r in rows)
+    residual, floor = together(rows)
+    return residual <= limits[0] * floor and all(r.residual <= limits[1] * r.floor for r in rows)
+
+
+def together(rows: tuple[Row, ...]) -> tuple[float, float]:
+    """Norms of g.a - b, and of what rounding alone does, over all parameters."""
+    return sum(r.residual**2 for r in rows) ** 0.5, sum(r.floor**2 for r in rows) ** 0.5
 
 
 def distance(rows: tuple[Row, ...]) -> float:
-    """Relative distance |g.a - b| / |b| in the mean over tensors that are matrices, each weighed by its entries."""
+    """Relative distance |g.a - b| / |b| in the mean over tensors that are not zero, each weighed by its entries and counted as
+    10 at most."""
     told = [r for r in rows if r.norm > 0]
     weights = sum(r.numel for r in told)
     return sum(r.numel * min(r.relative, 10.0) for r in told) / max(weights, 1)
