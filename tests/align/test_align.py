@@ -175,6 +175,7 @@ def test_a_search_that_goes_astray_does_not_end_in_unrelated(monkeypatch: pytest
     found = align(gauge, state, b)
     assert found.chance is not None and found.similarity < 0.5
     assert found.verdict == DERIVED and found.answers is not None and found.answers > 0.99
+    assert not found.near and "|g.a - b|" not in str(found)
 
 
 def test_translations_that_grow_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

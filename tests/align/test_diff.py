@@ -69,6 +69,10 @@ def test_verdicts_and_exit_codes(base: Path, tmp_path: Path, capsys: pytest.Capt
     build("llama", seed=9)[0].save_pretrained(other)
     code, found = asked(capsys, base, other)
     assert code == 5 and found["element"] is None
+    assert found["residual"] is None and not found["parameters"] and found["similarity"] < 0.5
+    assert run(["diff", str(base), str(other)]) == 5
+    out = capsys.readouterr().out
+    assert "|g.A - B|" not in out and "mean cosine" in out
     build("gpt2")[0].save_pretrained(tmp_path / "another")
     code, found = asked(capsys, base, tmp_path / "another")
     assert code == 5 and "two architectures" in found["reason"]

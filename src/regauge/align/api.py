@@ -44,7 +44,8 @@ class Alignment:
 
     verdict: "identical" (equal entry by entry), "gauge-equal" (element.apply(a) is b but for rounding), "derived" (near,
     but not by the group alone: trained further, pruned, quantised, merged) or "unrelated". element: takes a as near to b
-    as the group can. residual: |g.a - b| / |b| over all parameters; floor: what rounding alone would leave of it.
+    as the group can. residual: |g.a - b| / |b| over all parameters, which says nothing unless `near`: what fits one
+    tensor may stretch another without bound; floor: what rounding alone would leave of it.
     similarity: mean cosine between g.a and b; chance: the same between a and a b whose entries were shuffled, None where
     it was not needed. answers: similarity of the two sketches, None where it was not needed or cannot be had: models that
     answer as one are not called unrelated, even where no element was found. rows: the same by parameter; bonds: what
@@ -62,11 +63,15 @@ class Alignment:
     undetermined: tuple[str, ...]
     answers: float | None = None
 
+    @property
+    def near(self) -> bool:
+        """Whether the element brings a near b, so that its residual means something."""
+        return self.verdict != UNRELATED and self.answers is None
+
     def __str__(self) -> str:
-        lines = [
-            f"{self.verdict}: |g.a - b| / |b| = {self.residual:.1e}, rounding alone {self.floor:.1e}, "
-            f"cosine {self.similarity:.4f}" + ("" if self.chance is None else f" (by chance {self.chance:.2f})")
-        ]
+        away = f"|g.a - b| / |b| = {self.residual:.1e}, rounding alone {self.floor:.1e}, "
+        by_chance = "" if self.chance is None else f" (by chance {self.chance:.2f})"
+        lines = [f"{self.verdict}: {away if self.near else ''}cosine {self.similarity:.4f}{by_chance}"]
         lines += [f"  {b}" for b in self.bonds]
         lines += [f"  not aligned: {name}" for name in self.undetermined]
         if self.answers is not None and self.verdict == DERIVED:

@@ -56,6 +56,7 @@ def _short(spec: str) -> str:
 def view(a: str, b: str, found: Any, target: str | None, seconds: float) -> dict[str, Any]:
     """The answer as plain data."""
     g = found.alignment
+    near = g if g is not None and g.near else None
     return {
         "schema": SCHEMA,
         "command": "diff",
@@ -64,8 +65,8 @@ def view(a: str, b: str, found: Any, target: str | None, seconds: float) -> dict
         "verdict": found.verdict,
         "exit_code": found.exit_code,
         "reason": found.reason,
-        "residual": None if g is None else g.residual,
-        "floor": None if g is None else g.floor,
+        "residual": None if near is None else near.residual,
+        "floor": None if near is None else near.floor,
         "similarity": None if g is None else g.similarity,
         "chance": None if g is None else g.chance,
         "answers": None if g is None else g.answers,
@@ -75,8 +76,10 @@ def view(a: str, b: str, found: Any, target: str | None, seconds: float) -> dict
         if g is None
         else [{"name": x.name, "group": x.group, "size": x.size, "delta": x.delta, "rank": x.rank} for x in g.bonds],
         "parameters": []
-        if g is None
-        else [{"name": r.name, "residual": r.relative, "floor": r.floor / r.norm if r.norm else 0.0} for r in g.rows],
+        if near is None
+        else [
+            {"name": r.name, "residual": r.relative, "floor": r.floor / r.norm if r.norm else 0.0} for r in near.rows
+        ],
         "settings": {k: list(v) for k, v in found.settings.items()},
         "notes": list(found.notes),
         "seconds": {"total": seconds},

@@ -30,14 +30,13 @@ def compared(result: dict[str, Any]) -> RenderableType:
     ]
     if result["reason"]:
         parts.append(Text(result["reason"]))
-    if result["residual"] is not None:
+    if result["similarity"] is not None:
         by_chance = "" if result["chance"] is None else f" (by chance {result['chance']:.2f})"
-        parts.append(
-            Text(
-                f"|g.A - B| / |B| = {result['residual']:.1e}, rounding alone leaves {result['floor']:.1e}; "
-                f"mean cosine {result['similarity']:.4f}{by_chance}"
-            )
-        )
+        cosine = f"mean cosine {result['similarity']:.4f}{by_chance}"
+        if result["residual"] is not None:
+            away = f"|g.A - B| / |B| = {result['residual']:.1e}, rounding alone leaves {result['floor']:.1e}"
+            cosine = f"{away}; {cosine}"
+        parts.append(Text(cosine))
     if result["verdict"] == "derived" and result["answers"] is not None:
         parts.append(
             Text(f"no element brings them near, but they answer as one: similarity of sketches {result['answers']:.2f}")
