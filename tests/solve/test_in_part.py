@@ -58,6 +58,26 @@ def test_what_is_not_read_still_counts(whole: str, part: str, build: type[InPart
     assert proof.ok, proof
 
 
+class PartlyRead(nn.Module):
+    """Of both weights only a part is read; nothing is on an axis that another tensor fixes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.read = nn.Parameter(torch.randn(6, 7)), nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.w[:4]).tanh(), self.read[:, :4])
+
+
+def test_what_is_not_read_of_a_parameter_is_counted_once() -> None:
+    torch.manual_seed(0)
+    model, x = PartlyRead(), torch.randn(20, 7)
+    gauge = regauge.infer(model, (x,))
+    assert gauge.dim == 2 * 7 + 3 * 2
+    assert regauge.check.sound(model, (x,), gauge).ok
+    assert regauge.check.tight(model, (x,), gauge).ok
+
+
 class PositionsOneByOne(nn.Module):
     """A recurrence cuts the axis of positions into single ones, of which each turns by an angle of its own."""
 

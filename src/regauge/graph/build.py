@@ -308,10 +308,18 @@ class Builder:
 
 
 def _total(op: Op, xs: tuple[Value, ...]) -> tuple[int, float] | None:
-    """A known sum along one axis, where the operation makes it or keeps it at zero."""
+    """A known sum along one axis, where the operation makes it, keeps it at zero or adds up as many of them."""
     match op:
         case Along(total=float() as total, touched=touched) if len(touched) == 1:
             return op.out.index(next(iter(touched))), total
+        case Einsum((labels,), out) if isinstance(xs[0].op, Free) and xs[0].op.total is not None:
+            axis, total = xs[0].op.total
+            summed = prod(n for l, n in zip(labels, xs[0].shape, strict=True) if l not in out)
+            return (
+                (out.index(labels[axis]), total * summed)
+                if labels.count(labels[axis]) == 1 and labels[axis] in out
+                else None
+            )
         case Einsum(ins, out):
             for x, labels in zip(xs, ins, strict=True):
                 known = x.op.total if isinstance(x.op, Free) else None

@@ -101,6 +101,7 @@ class _Simplify(Rewriter):
 
     def _product(self, op: Einsum, given: list[Value], shape: tuple[int, ...]) -> Value:
         """An einsum that reads a weight under its own labels where it was transposed or repeated on the way."""
+        op, given = self._summed_first(op, given)
         ins, args = [], []
         for i, (labels, new) in enumerate(zip(op.ins, given, strict=True)):
             inner = new.op
@@ -113,6 +114,21 @@ class _Simplify(Rewriter):
             ins.append(labels)
             args.append(new)
         return self.b.op(Einsum(tuple(ins), op.out), args, shape)
+
+    def _summed_first(self, op: Einsum, given: list[Value]) -> tuple[Einsum, list[Value]]:
+        """What only one factor has is summed there: of that sum a relation may be known, and how many terms it has."""
+        if len(given) == 1:
+            return op, given
+        ins, args = [], []
+        for i, (labels, x) in enumerate(zip(op.ins, given, strict=True)):
+            held = {*op.out, *(l for j, others in enumerate(op.ins) if j != i for l in others)}
+            kept = tuple(l for l in labels if l in held)
+            if kept != labels:
+                sizes = dict(zip(labels, x.shape, strict=True))
+                x = self.b.op(Einsum((labels,), kept), [x], tuple(sizes[l] for l in kept))
+            ins.append(kept)
+            args.append(x)
+        return Einsum(tuple(ins), op.out), args
 
     def _contraction(self, v: Value) -> Value | None:
         """sum over labels of a product that nothing else reads."""

@@ -13,6 +13,7 @@ from math import prod
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Mix, Param, Pointwise, Reshape, Slice
 from regauge.solve.blocks import Block, Blocks, Relation, Term
+from regauge.solve.dropped import weighed
 from regauge.solve.known import Known
 from regauge.solve.together import Index, Joint, Parts, Places, agreed, both, family, pieces, route, span_dim, widened
 
@@ -52,22 +53,24 @@ ALL = Tolerance(everything=True)
 
 @dataclass(frozen=True)
 class _Around:
-    """What a relation is surrounded by. makers: of a block."""
+    """What a relation is surrounded by. makers: of a block. weighed: blocks that only a softmax reads."""
 
     blocks: Blocks
     index: Index
     makers: dict[int, list[Relation]]
     known: dict[int, Known]
+    weighed: frozenset[int]
 
 
 def tolerances(blocks: Blocks, relations: list[Relation], known: dict[int, Known]) -> dict[int, Tolerance]:
     """Tolerance of every block by id; blocks that nothing reads are left out. known: relations that values satisfy."""
     readers: dict[int, list[Relation]] = {}
-    around = _Around(blocks, {b.id: b for b in blocks.all()}, {}, known)
+    makers: dict[int, list[Relation]] = {}
     for r in relations:
-        around.makers.setdefault(r.out.block.id, []).append(r)
+        makers.setdefault(r.out.block.id, []).append(r)
         for i in dict.fromkeys(t.block.id for t in r.ins):
             readers.setdefault(i, []).append(r)
+    around = _Around(blocks, {b.id: b for b in blocks.all()}, makers, known, weighed(blocks, readers))
     observed = {b.id for v in blocks.graph.outputs for b in blocks.of[v.id]}
     found: dict[int, Tolerance] = {}
     for v in reversed(blocks.graph.values):
@@ -217,8 +220,8 @@ def _back(r: Relation, t: Term, sets_out: frozenset[Places], around: _Around) ->
             )
         case Mix():
             return back([u for u in asked if not (u & (r.planes | r.fixed))])
-        case Pointwise() if t is not r.ins[0] and r.op.name == "drop":
-            return back(asked)
+        case Pointwise(name="drop") if t is not r.ins[0]:
+            return back(asked) if r.out.block.id in around.weighed else Tolerance()
         case Pointwise() if r.op.linear and not any(r.ins[i] is t for i in r.op.fixed):
             return back([u for u in asked if not (u & others)])
         case Along():
@@ -264,6 +267,14 @@ class Unseen:
         if self.tolerance.everything:
             return prod(self.block.sizes)
         return span_dim(self.block.sizes, self.sets)
+
+
+def silent(blocks: Blocks, relations: list[Relation]) -> frozenset[int]:
+    """Blocks of parameters that nothing reads: of what is cut, the parts that are left over."""
+    read = {t.block.id for r in relations for t in r.ins} | {b.id for v in blocks.graph.outputs for b in blocks.of[v.id]}
+    return frozenset(
+        b.id for v in blocks.graph.values if isinstance(v.op, Param) for b in blocks.of[v.id] if b.id not in read
+    )
 
 
 def unseen(blocks: Blocks, found: dict[int, Tolerance]) -> tuple[Unseen, ...]:

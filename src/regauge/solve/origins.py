@@ -63,7 +63,10 @@ def _roles(
         k = known.get(other.block.id)
         k = None if k is not None and k.partial else k  # of a part alone nothing is known
         summed = {l for l in mine[0].labels if l in other.labels and l not in r.out.labels}
-        fits = k is not None and summed and {other.labels[i] for i in k.along} == summed
+        alone = {
+            l for l in other.labels if l not in r.out.labels
+        }  # summed over more, it would be as many times the sum
+        fits = k is not None and summed and {other.labels[i] for i in k.along} == summed == alone
         where = frozenset(i for i, l in enumerate(mine[0].labels) if l in summed)
         uses.append((r, mine[0], other, (where, k) if k is not None and fits else None))
     found = [role for *_, role in uses if role is not None]

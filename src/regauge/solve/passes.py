@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from regauge.graph.ir import Graph, Param
-from regauge.solve.blind import joint, tolerances, unseen
+from regauge.solve.blind import joint, silent, tolerances, unseen
 from regauge.solve.blocks import blocks
 from regauge.solve.charges import charges
 from regauge.solve.facts import plain_relations
@@ -26,7 +26,8 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
     tolerance = tolerances(cut, relations, known)
     hidden = unseen(cut, tolerance)
     shared = joint(cut, tolerance)
-    lost = {u.block.id for u in hidden if u.tolerance.everything}
+    unread = silent(cut, relations)
+    lost = {u.block.id for u in hidden if u.tolerance.everything} | unread
     still = {b.id for v in graph.values if isinstance(v.op, Param) and v.op.statistic for b in cut.of[v.id]}
     if still:  # a running mean follows a scale only where a bias could take what it does not
         followed = shifts(cut, relations, tolerance, known, hidden, shared, "statistics")
@@ -41,7 +42,7 @@ def solve(graph: Graph, aliases: dict[str, tuple[str, ...]]) -> Plan:
         graph, cut, hidden, lambda apart: shifts(cut, relations, tolerance, known, hidden, shared, "full", apart)
     )
     found = replace(found, shifts=full, levels=level, overlap=overlap.dim, unseen=hidden)
-    return replace(found, joint=shared, paired=rows)
+    return replace(found, joint=shared, silent=unread, paired=rows)
 
 
 def _seen(plan: Plan, lost: set[int]) -> dict[int, Source]:

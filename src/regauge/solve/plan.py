@@ -61,6 +61,7 @@ class Plan:
     overlap: int = 0
     unseen: tuple[Any, ...] = ()
     joint: tuple[Any, ...] = ()
+    silent: frozenset[int] = frozenset()  # parts of parameters (ids of blocks) that nothing reads
     paired: dict[str, int] = field(default_factory=dict)  # table -> directions of rows that are read with others
 
     @cached_property

@@ -133,7 +133,7 @@ class _Ranks:
         """What writes each bond and what reads it. A frame with a parameter that is used in no such way stays full."""
         role = sides(self.plan)
         users = self.plan.graph.consumers()
-        lost = {u.block.id for u in self.plan.unseen if u.tolerance.everything}
+        lost = {u.block.id for u in self.plan.unseen if u.tolerance.everything} | self.plan.silent
         sets = {u.block.id: u.sets for u in self.plan.unseen}
         shared = {j.blocks[0].id: frozenset(j.along[0]) for j in self.plan.joint}  # counted at the first
         shifts = self.plan.shifts

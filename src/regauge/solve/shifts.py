@@ -219,9 +219,9 @@ class _Solver:
         shared = mine & set(others[0].labels)
         if k.partial and not self._uniform(r, t, others[0], k):
             return False
-        return (
-            summed == along and not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
-        )
+        if summed != along or set(others[0].labels) - set(r.out.labels) != along:
+            return False
+        return not (mine & summed) and mine <= set(r.out.labels) and not (shared - set(r.out.labels))
 
     def _leads(self, p: Term, r: Relation) -> bool:
         """The block is the first of those into which the averaged axis is cut."""

@@ -1,4 +1,4 @@
-"""Rows of tables that inputs of the traced length never read."""
+"""Rows of tables that inputs of the traced length never read, and parts of parameters that nothing does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from regauge.solve.together import span_dim
 
 
 def unread(plan: Plan) -> dict[str, int]:
-    """Entries in table rows that inputs of the traced length never read, beyond what is counted as unseen elsewhere.
+    """Entries in table rows that inputs of the traced length never read, beyond what is counted as unseen elsewhere, and
+    in parts that nothing reads at all.
 
     Elements leave them as they are relative to the other rows: an input of another length may read them.
     """
@@ -19,6 +20,9 @@ def unread(plan: Plan) -> dict[str, int]:
     rows = unread_rows(plan)
     for v in plan.parameters():
         assert isinstance(v.op, Param)
+        silent = sum(prod(b.sizes) for b in plan.blocks.of[v.id] if b.id in plan.silent)
+        if silent:
+            found[v.op.name] = silent
         if v.id not in rows:
             continue
         rest = prod(v.shape[1:])
