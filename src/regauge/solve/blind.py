@@ -271,7 +271,9 @@ class Unseen:
 
 def silent(blocks: Blocks, relations: list[Relation]) -> frozenset[int]:
     """Blocks of parameters that nothing reads: of what is cut, the parts that are left over."""
-    read = {t.block.id for r in relations for t in r.ins} | {b.id for v in blocks.graph.outputs for b in blocks.of[v.id]}
+    read = {t.block.id for r in relations for t in r.ins} | {
+        b.id for v in blocks.graph.outputs for b in blocks.of[v.id]
+    }
     return frozenset(
         b.id for v in blocks.graph.values if isinstance(v.op, Param) for b in blocks.of[v.id] if b.id not in read
     )
