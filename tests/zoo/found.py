@@ -486,3 +486,17 @@ add(
     written(5, one_gain_on_both_sides, w=(3, 5), bias=(3,), gain=(3,)),
     why="the scale that the norms take away; no rotation of queries and keys can be carried through one gain both ways",
 )
+
+
+def table_of_one_row(m: Written, tokens: Tensor) -> Tensor:
+    kinds = torch.zeros_like(tokens)
+    x = nn.functional.embedding(tokens, m.words) + nn.functional.embedding(kinds, m.kinds)
+    return torch.tanh(linear(x, m.read)) + linear(x, m.other)
+
+
+add(
+    "table-of-one-row",
+    3 * 3 + 3,
+    lambda: Call(Written(table_of_one_row, words=(31, 3), kinds=(1, 3), read=(4, 3), other=(4, 3)), (tokens(31, 13),)),
+    why="GL(3), and what is added to the one row is taken from all others, as from a bias",
+)

@@ -55,7 +55,7 @@ class _Simplify(Rewriter):
             case Einsum((_,), _):
                 return self._contraction(v) or self._unpermuted(v)
             case Einsum():
-                return read_in_place(self.b, v, self.new) or self._unpermuted(v)
+                return self._without_ones(v) or read_in_place(self.b, v, self.new) or self._unpermuted(v)
             case Slice() if isinstance(v.args[0].op, Param):
                 return rows_of_table(self.b, v, self.new, self.users) or self.copy(v)
             case Add():
@@ -94,6 +94,17 @@ class _Simplify(Rewriter):
             return None
         same = {i for i, l in enumerate(p.op.ins[0]) if l in p.op.touched} == rows
         return self.new[p.id] if p.op.name == "softmax" and p.args[0] is condition and same else None
+
+    def _without_ones(self, v: Value) -> Value | None:
+        """A product without operands that are 1 throughout: one-hot rows of one entry, which choose from a table of one row."""
+        assert isinstance(v.op, Einsum)
+        given = [(labels, self.new[a.id]) for labels, a in zip(v.op.ins, v.args, strict=True)]
+        left = [(labels, a) for labels, a in given if not _is_one(a)]
+        kept = {*v.op.out, *(l for labels, _ in left for l in labels)}
+        repeated = any(n > 1 and l not in kept for labels, a in given for l, n in zip(labels, a.shape, strict=True))
+        if not left or len(left) == len(given) or repeated:
+            return None
+        return self._product(Einsum(tuple(l for l, _ in left), v.op.out), [a for _, a in left], v.shape)
 
     def _unpermuted(self, v: Value) -> Value:
         assert isinstance(v.op, Einsum)
@@ -328,6 +339,11 @@ def _is_zero(v: Value) -> bool:
         return isinstance(v.op, Free) and not v.data and v.numel < 1 << 20 and not bool(v.op.thunk().any())
     except KeyError:
         return False
+
+
+def _is_one(v: Value) -> bool:
+    """Rows of one entry that sum to 1, for every input."""
+    return isinstance(v.op, Free) and v.op.total is not None and v.op.total[1] == 1 and v.shape[v.op.total[0]] == 1
 
 
 def probe(root: Value, order: list[Value], shape: tuple[int, ...]) -> tuple[int, Tensor] | None:
