@@ -21,7 +21,7 @@ from .trace import Traced, live_nodes, parameter_operators, sizes_depend_on_data
 
 UNSOUND = 1e-7  # relative change of the output in float64, upcasts lifted
 SMALL = {"width": 8, "vocabulary": 19, "experts": 3}  # the copy whose Jacobian is factorised
-MANY_TOKENS = 83
+MANY_TOKENS = (83, 251)  # tokens of the copies that follow it
 ENOUGH = 2000  # parameters beyond which such a copy has one layer of each kind instead of two
 LARGEST = 10_000  # parameters that are read beyond which its Jacobian is not factorised: 25 s and 2.5 GB at 8,000
 
@@ -122,12 +122,16 @@ def tighten(kind: str, name: str, record: dict[str, Any], patched: bool) -> None
     """Dimension against nullity on a copy small enough to factorise its Jacobian; without the other stages, the record
     is that copy's.
 
-    Where they differ, a copy with more tokens has the last word: what reads tokens alone sees as many inputs as there are
-    tokens, and few inputs leave many directions without effect. A nullity is a fact about the model, which no version of
-    the compiler changes: those in the record's ``copies`` stand for copies with the same values.
+    Where they differ, copies with more tokens have the last word, as long as each brings the two closer: what reads tokens
+    alone sees as many inputs as there are tokens, and few inputs leave many directions without effect. A nullity is a fact
+    about the model, which no version of the compiler changes: those in the record's ``copies`` stand for copies with the
+    same values.
     """
     copies, known = [], record.get("copies", ())
+    gaps: list[int] = []
     for subject in small_copies(kind, name):
+        if gaps[1:] and gaps[-1] >= gaps[-2]:
+            break
         copy = measured(subject, known)
         copies.append(copy)
         with _clock(patched) as traced:
@@ -147,6 +151,7 @@ def tighten(kind: str, name: str, record: dict[str, Any], patched: bool) -> None
             "nullity": null,
             "gap": null - gauge.dim,
         }
+        gaps.append(null - gauge.dim)
         if record["tight"] or not record["sound"]:
             break
 
@@ -170,7 +175,8 @@ def small_copies(kind: str, name: str) -> Iterator[Subject]:
         yield builder(kind)(name)
         return
     yield small_copy(kind, name, ENOUGH, SMALL)
-    yield small_copy(kind, name, 0, SMALL | {"vocabulary": MANY_TOKENS})
+    for tokens in MANY_TOKENS:
+        yield small_copy(kind, name, 0, SMALL | {"vocabulary": tokens})
 
 
 def small_copy(kind: str, name: str, enough: int, sizes: dict[str, int]) -> Subject:

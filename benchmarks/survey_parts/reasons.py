@@ -36,16 +36,11 @@ REASONS: dict[str, str] = {
         "a table that only a norm reads: with its eps a norm can be inverted, so that the table takes up the gain; only products "
         "of matrices are taken up so far"
     ),
-    "xlm-roberta-xl": "a table of one row beside the positions: what is added to the row is taken from all positions",
     "gemma4": ABSORBED_BY_A_TABLE,
     "gemma4_text": ABSORBED_BY_A_TABLE,
     "electra": NARROW_EMBEDDING,
     "rembert": NARROW_EMBEDDING,
     "blenderbot-small": SHEARED_STREAM,
-    "cohere2_moe": (
-        "the small copy, not the model: the experts of the first layer work beside its attention and see the token alone, as many "
-        "inputs as there are tokens; with 251 tokens instead of 83 the nullity is the dimension, 564"
-    ),
     "blt": (
         "six parts of one table are added: what is given to one part is taken from another (20); one more O(4) in the global "
         "stream (6)"
