@@ -500,3 +500,30 @@ add(
     lambda: Call(Written(table_of_one_row, words=(31, 3), kinds=(1, 3), read=(4, 3), other=(4, 3)), (tokens(31, 13),)),
     why="GL(3), and what is added to the one row is taken from all others, as from a bias",
 )
+
+
+def masked_then_bounded(m: Written, x: Tensor) -> Tensor:
+    least = torch.tensor(torch.finfo(torch.float32).min)
+    scores = linear(x, m.q) @ linear(x, m.k, m.bias).mT + least * (1 - torch.ones(x.shape[1], x.shape[1]).tril())
+    return torch.softmax(torch.max(scores, least), -1) @ x
+
+
+add(
+    "masked-then-bounded",
+    2 * 2 + 2,
+    lambda: Call(Written(masked_then_bounded, q=(2, 3), k=(2, 3), bias=(2,)), (floats(5, 4, 3),)),
+    why="the least number bounds no score from below: the bias of the keys shifts whole rows",
+)
+
+
+def bounded_scores(m: Written, x: Tensor) -> Tensor:
+    scores = linear(x, m.q) @ linear(x, m.k, m.bias).mT
+    return torch.softmax(torch.max(scores, torch.tensor(-0.1)), -1) @ x
+
+
+add(
+    "bounded-scores",
+    2 * 2,
+    lambda: Call(Written(bounded_scores, q=(2, 3), k=(2, 3), bias=(2,)), (floats(5, 4, 3),)),
+    why="a bound that scores reach sees what is added to them",
+)

@@ -12,6 +12,7 @@ from regauge.graph.ir import Concat, Einsum, Free, Pointwise, Reshape, Slice, Va
 from regauge.rules.registry import Draw, Samples, operator, rule
 
 aten = torch.ops.aten
+UNREACHED = -1e30  # no score is as low, but those that a mask has closed
 
 
 def keyed(name: str, *args: Any, at: int = 0, **kwargs: Any) -> Any:
@@ -95,6 +96,8 @@ def hardtanh(b: Builder, x: Value, low: float = -1.0, high: float = 1.0) -> Valu
 
 @rule("aten.clamp.default", samples=lambda t: [(t(3, 5), 0.0), (t(3, 5), -1.0, 1.0), (t(3, 5), None, 0.5)])
 def clamp(b: Builder, x: Value, low: float | None = None, high: float | None = None) -> Value:
+    if low is not None and low <= UNREACHED and high is None:
+        return x
     conic = all(c is None or c == 0 or abs(c) == float("inf") for c in (low, high))
     odd = low is not None and high is not None and low == -high
     fn = keyed("aten.clamp.default", low, high)
@@ -129,7 +132,21 @@ def clamp_min_tensor(b: Builder, x: Value, low: Value) -> Value:
     samples=lambda t: [(t(3, 5), t(3, 5)), (t(3, 5), t(5))],
 )
 def maximum(b: Builder, x: Value, y: Value) -> Value:
+    """Bounded below by the least number, a value is itself: masks that add up would else exceed what the type holds."""
+    for here, other in ((x, y), (y, x)):
+        if other.shape == torch.broadcast_shapes(x.shape, y.shape) and _unreached(here):
+            return other
     return b.pointwise("maximum", aten.maximum.default, x, y, degree=1)
+
+
+def _unreached(v: Value) -> bool:
+    """A constant that bounds no value from below."""
+    if not isinstance(v.op, Free) or v.data or not 0 < v.numel <= 1 << 16:
+        return False
+    try:
+        return bool((v.op.thunk() <= UNREACHED).all())
+    except (KeyError, RuntimeError):
+        return False
 
 
 @rule("aten.minimum.default", "aten.min.other", "aten.fmin.default", samples=lambda t: [(t(3, 5), t(3, 5))])
