@@ -12,6 +12,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 import regauge  # noqa: E402
+import regauge.align.refine as refining  # noqa: E402
 from regauge.align import DERIVED, GAUGE_EQUAL, align  # noqa: E402
 from regauge.align.conjugate import least_squares  # noqa: E402
 from regauge.align.leaves import layout  # noqa: E402
@@ -80,9 +81,11 @@ def test_least_squares_against_a_dense_solver() -> None:
     a[:, 5] = a[:, 4]  # one direction that nothing tells
     y = torch.randn(30, generator=g, dtype=torch.float64)
     sizes = a.square().sum(0)
-    x = least_squares(
+    found, left = least_squares(
         lambda v: {0: a @ v["x"]}, lambda r: {"x": a.mT @ r[0]}, lambda s: {"x": s["x"] / sizes}, {0: y}, goal=1.0
-    )["x"]
+    )
+    x = found["x"]
+    assert torch.allclose(left[0], y - a @ x, atol=1e-9)
     best = torch.linalg.lstsq(a, y, driver="gelsd").solution
     assert float((a @ x - a @ best).norm()) <= 1e-6 * float(y.norm())
 
@@ -128,3 +131,22 @@ def test_frames_that_are_solved_together_are_found_and_make_no_strangers_related
         assert align(gauge, state, changed).verdict == DERIVED
         other = ZOO[name].make(10 + seed).model.state_dict()
         assert align(gauge, state, other).verdict != GAUGE_EQUAL
+
+
+def test_a_part_of_the_model_tells_what_no_element_explains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training did to a large model is told from a few neighbouring tensors, without a round over the whole."""
+    monkeypatch.setattr(refining, "LARGE", 1 << 8)
+    monkeypatch.setattr(refining, "SAMPLE", 1 << 12)
+    seen: list[int] = []
+    solved = refining._Round.solved
+
+    def counted(self: refining._Round) -> refining._Solved:
+        seen.append(len(self.left))
+        return solved(self)
+
+    monkeypatch.setattr(refining._Round, "solved", counted)
+    gauge, state = gauge_of("mistral"), build("mistral", 1, True).state_dict()
+    draw = torch.Generator().manual_seed(0)
+    further = {k: v + 1e-3 * v.abs().mean() * torch.randn(v.shape, generator=draw) for k, v in state.items()}
+    assert align(gauge, state, gauge.sample(3).apply(further)).verdict == DERIVED
+    assert len(seen) == 1 and 0 < seen[0] < len(layout(gauge.plan).pieces)

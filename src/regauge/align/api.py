@@ -27,6 +27,7 @@ from regauge.align.verdict import (
     exact_part,
     similarity,
     together,
+    within,
 )
 from regauge.errors import CheckError, InputError
 from regauge.solve.element import Element
@@ -142,9 +143,8 @@ def _plainest(
     is left is no gauge, however small it is. None where the whole element is needed."""
     away = distance(rows)
     for plain in (Element(plan), exact_part(element)):
-        mine = compare(plan, plain, a, b)
-        if distance(mine) <= 1.25 * away:
-            return plain, mine
+        if within(plan, plain, a, b, 1.25 * away):
+            return plain, compare(plan, plain, a, b)
     return None, rows
 
 

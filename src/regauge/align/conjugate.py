@@ -23,8 +23,8 @@ def least_squares(
     precondition: Callable[[Vector], Vector],
     r: Mapping[int, Tensor],
     goal: float = 0.0,
-) -> Vector:
-    """v that minimises |r - push(v)|, of the least norm in the metric of the preconditioner.
+) -> tuple[Vector, dict[int, Tensor]]:
+    """v that minimises |r - push(v)|, of the least norm in the metric of the preconditioner; and r - push(v).
 
     pull: the transpose of push. precondition: positive, about the inverse of pull(push(.)). goal: a residual that is as good
     as none; near it the search is more patient.
@@ -48,7 +48,7 @@ def least_squares(
         z = precondition(s)
         gamma, last = dot(s, z), gamma
         p = {k: t + gamma / last * p[k] for k, t in z.items()}
-    return v
+    return v, left
 
 
 def dot(x: Mapping[K, Tensor], y: Mapping[K, Tensor]) -> float:

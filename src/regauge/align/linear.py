@@ -117,10 +117,8 @@ def frames_by_least_squares(problem: Problem, roots: set[int], tolerance: float)
         return {r: keeping(sources[r], sylvester(sums[r][0], sums[r][1], t, tolerance)) for r, t in s.items()}
 
     wanted = {b: y - x for b, (_, x, y) in equations.items()}
-    found = least_squares(push, pull, alone, wanted)
-    reached = push(found)
-    left = norm({b: t - reached[b] for b, t in wanted.items()})
-    told = left <= TOLD * norm({b: y for b, (_, _, y) in equations.items()})
+    found, left = least_squares(push, pull, alone, wanted)
+    told = norm(left) <= TOLD * norm({b: y for b, (_, _, y) in equations.items()})
     out = {}
     for r, d in found.items():
         m = torch.eye(sources[r].n, dtype=torch.float64) + keeping(sources[r], d)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+EXPONENT = 0x7FF << 52  # bits of a float64
+
 
 class Redrawn(Mapping[str, Tensor]):
     """The same at every reading: every tensor has a seed of its own."""
@@ -62,4 +64,5 @@ def rounding(x: Tensor, dtype: torch.dtype) -> float:
 def spacing(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Distance between neighbouring numbers of dtype at x."""
     info = torch.finfo(dtype)
-    return torch.exp2(x.abs().clamp_min(info.tiny).log2().floor()) * info.eps
+    exponent = x.double().abs().clamp_min(info.tiny).view(torch.int64) & EXPONENT  # the power of two below
+    return exponent.view(torch.float64) * info.eps

@@ -41,7 +41,10 @@ def element_between(
     rough = Element(plan, (*linear.moves, *shifts))
     say("polish")
     moves = polish(rough, a, b, places, free)
-    finer = Element(plan, (*rough.moves, *condensed(places, moves).moves))
+    if shifts:
+        finer = Element(plan, (*rough.moves, *condensed(places, moves).moves))
+    else:  # nothing stands between
+        finer = condensed(places, (*linear.moves, *moves))
     last = affine.between(finer.moved(State(plan, a)), State(plan, b))
     return Element(plan, (*finer.moves, *last)), found
 

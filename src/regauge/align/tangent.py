@@ -20,7 +20,7 @@ from regauge.solve.acts import Multiply, Plus, Times
 from regauge.solve.blocks import Block
 from regauge.solve.element import Move, Rotate, Scale
 from regauge.solve.matrices import multiply
-from regauge.solve.plan import Source
+from regauge.solve.plan import Plan, Source
 from regauge.solve.state import State
 from regauge.solve.translate import Hide, Shift
 
@@ -95,6 +95,11 @@ class Tangent:
         return out
 
     @cached_property
+    def hidden(self) -> bool:
+        """Whether there is something that nobody sees."""
+        return bool(unnoticed(self.plan) & self.blocks.keys())
+
+    @cached_property
     def charged(self) -> dict[int, dict[tuple[int, ...], list[tuple[int, float]]]]:
         """block -> leaves -> the charges that vary over them, with their coefficients."""
         out: dict[int, dict[tuple[int, ...], list[tuple[int, float]]]] = {}
@@ -158,6 +163,8 @@ class Tangent:
     def visible(self, arrays: Mapping[int, Tensor]) -> Arrays:
         """Without what nobody sees."""
         out = dict(arrays)
+        if not self.hidden:
+            return out
         for b, parts in Hide.nearest(self.plan, lambda block: out[block.id]).parts.items():
             for part in parts:
                 out[b] = out[b] - part
@@ -184,6 +191,11 @@ class Tangent:
         matrices = {i: torch.linalg.matrix_exp(t) for (kind, i), t in v.items() if kind == FRAME}
         moves: list[Move] = [*([Rotate(matrices)] if matrices else []), *([Scale(logs, odd)] if logs else [])]
         return moves + [Shift({i: v[t.key(i)] for i in t.free}, t.level) for t in self.shifts]
+
+
+def unnoticed(plan: Plan) -> set[int]:
+    """Blocks that can move, alone or together with others, so that nobody sees it."""
+    return {u.block.id for u in plan.unseen} | {b.id for j in plan.joint for b in j.blocks}
 
 
 def algebra(source: Source, d: Tensor) -> Tensor:
@@ -264,4 +276,4 @@ def _gradients(
     return {k: g for k, g in zip(by, found, strict=True) if g is not None}
 
 
-__all__ = ["CHARGE", "FRAME", "Arrays", "Tangent", "Turn", "Vector", "keeping"]
+__all__ = ["CHARGE", "FRAME", "Arrays", "Tangent", "Turn", "Vector", "keeping", "unnoticed"]

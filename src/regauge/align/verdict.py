@@ -20,6 +20,7 @@ from regauge.solve.state import State
 IDENTICAL, GAUGE_EQUAL, DERIVED, UNRELATED = "identical", "gauge-equal", "derived", "unrelated"
 MARGIN = 1.6  # the residual may be this many times the floor
 WORST = 6.0  # and in no tensor more than this
+FAR = 10.0  # a tensor that is further away than so many times its size counts as no further
 WIDE = 1e-11  # relative: what double precision does on the way
 
 
@@ -59,6 +60,22 @@ def compare(plan: Plan, element: Element, a: Mapping[str, Tensor], b: Mapping[st
     return tuple(rows)
 
 
+def within(plan: Plan, element: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor], limit: float) -> bool:
+    """Whether the `distance` that the element leaves is at most the limit: no more tensors are looked at than it takes."""
+    start, target = State(plan, a), State(plan, b)
+    moved = element.moved(start)
+    sizes = {name: float(target.stored(name).double().norm()) for name in start.params}
+    told = {name: target.stored(name).numel() for name, size in sizes.items() if size > 0}
+    left = limit * max(sum(told.values()), 1)
+    for name in sorted(told, key=lambda n: told[n]):
+        x = moved.result(name)
+        x = start.stored(name) if x is None else x
+        left -= told[name] * min(float((x.double() - target.stored(name).double()).norm()) / sizes[name], FAR)
+        if not left >= 0:
+            return False
+    return True
+
+
 def equal(rows: tuple[Row, ...], limits: tuple[float, float] = (MARGIN, WORST)) -> bool:
     """Whether rounding explains the residual."""
     residual, floor = together(rows)
@@ -72,10 +89,10 @@ def together(rows: tuple[Row, ...]) -> tuple[float, float]:
 
 def distance(rows: tuple[Row, ...]) -> float:
     """Relative distance |g.a - b| / |b| in the mean over tensors that are not zero, each weighed by its entries and counted as
-    10 at most."""
+    FAR at most."""
     told = [r for r in rows if r.norm > 0]
     weights = sum(r.numel for r in told)
-    return sum(r.numel * min(r.relative, 10.0) for r in told) / max(weights, 1)
+    return sum(r.numel * min(r.relative, FAR) for r in told) / max(weights, 1)
 
 
 def similarity(rows: tuple[Row, ...]) -> float:
