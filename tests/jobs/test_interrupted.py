@@ -199,13 +199,13 @@ def forked(origin: Path, target: Path, limit: int | None = None, log: Path | Non
 @pytest.mark.slow
 def test_processes(origin: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers; one of them is killed while it writes a file."""
-    honest, parts = Images.tensor, tmp_path / ".b.regauge" / "parts"
+    honest, parts = Images.parts, tmp_path / ".b.regauge" / "parts"
 
     def slow(self: Images, *args: Any) -> Any:
         time.sleep(0.1)
         return honest(self, *args)
 
-    monkeypatch.setattr(Images, "tensor", slow)
+    monkeypatch.setattr(Images, "parts", slow)
     killed: list[int] = []
     ended = threading.Event()
 

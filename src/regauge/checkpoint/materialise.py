@@ -24,4 +24,4 @@ def materialise(model: nn.Module, into: Path) -> None:
         kept.setdefault(id(t), name)
     held = {name: state[name].detach() for name in kept.values()}
     slots = [Slot(n, names[t.dtype], tuple(t.shape)) for n, t in held.items()]
-    write_safetensors(into / SINGLE, slots, {"format": "pt"}, lambda n: held[n].cpu().contiguous())
+    write_safetensors(into / SINGLE, slots, {"format": "pt"}, lambda n: (held[n].cpu(),))

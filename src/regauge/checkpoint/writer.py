@@ -1,18 +1,24 @@
-"""Safetensors files written tensor by tensor: the header first, since all shapes are known, then the bytes as they come."""
+"""Safetensors files written part by part: the header first, since all shapes are known, then the bytes as they come.
+
+Each part is written by one thread and hashed by the next while it is in the processor's cache, and the ones after it are
+computed meanwhile.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
-from threading import Thread
-from typing import Any
+from queue import SimpleQueue
+from threading import Condition, Thread
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -23,7 +29,9 @@ from regauge.errors import InputError
 ALIGNED = 8
 UINT8 = torch.uint8
 BLOCK = 1 << 22  # bytes written at a time
-AHEAD = 1  # tensors that wait while another is written: two are in memory beside the one that is computed
+WAITING = 1 << 28  # bytes that wait to be written, or one part
+BEGUN = 1 << 25  # bytes after which the system is told to bring to the disk what it has
+SYNC_FILE_RANGE_WRITE = 2  # of sync_file_range(2)
 
 
 @dataclass(frozen=True)
@@ -58,79 +66,123 @@ def write_safetensors(
     path: Path,
     slots: Iterable[Slot],
     metadata: dict[str, str],
-    tensor: Callable[[str], Tensor],
+    parts: Callable[[str], Iterable[Tensor]],
     progress: Callable[[int], None] | None = None,
     written: Callable[[Tensor], None] | None = None,
 ) -> str:
-    """Write one file; `tensor(name)` is asked for each slot in order. Returns the sha256 of the file.
+    """Write one file. Returns its sha256. parts(name): asked for each slot in order, the tensor, or its entries in flat
+    parts one after another.
 
-    The next tensor is computed while the last one is written and hashed. written: given each tensor when that is done, from
-    another thread. Raises InputError where the disk is full."""
+    written: given each part when it is written and hashed, from another thread. Raises InputError where the disk is full."""
     slots = tuple(slots)
-    digest = hashlib.sha256()
-    queue: Queue[tuple[Tensor, Tensor | None] | bytes | None] = Queue(maxsize=AHEAD)
-    failed: list[BaseException] = []
-
-    def drain() -> None:
-        stream = None
-        while (item := queue.get()) is not None:
-            data, whole = (item, None) if isinstance(item, bytes) else (memoryview(item[0].numpy().data), item[1])
-            try:
-                if not failed:
-                    stream = stream or path.open("wb", buffering=0)
-                    _write_and_hash(stream.fileno(), data, digest)
-                    if progress is not None:
-                        progress(len(data))
-            except BaseException as error:
-                failed.append(error)
-            finally:
-                if whole is not None and written is not None:
-                    written(whole)
-            del item, data, whole
-        if stream is not None:
-            stream.close()
-
-    writer = Thread(target=drain)
-    writer.start()
-    try:
-        queue.put(header(slots, metadata))
+    with _Drain(path, progress, written) as drain:
+        drain.put(torch.frombuffer(bytearray(header(slots, metadata)), dtype=UINT8))
         for slot in slots:
-            if failed:
-                break
-            t = tensor(slot.name)
-            if t.dtype != DTYPES[slot.dtype] or tuple(t.shape) != slot.shape:
+            missing = slot.size
+            for t in parts(slot.name):
+                if t.dtype != DTYPES[slot.dtype] or tuple(t.shape) not in (slot.shape, (t.numel(),)):
+                    raise InputError(
+                        f"{slot.name} came out as {t.dtype}{list(t.shape)}, the file needs {slot.dtype}{list(slot.shape)}"
+                    )
+                missing -= t.nbytes
+                drain.put(t)
+                del t
+            if missing:
                 raise InputError(
-                    f"{slot.name} came out as {t.dtype}{list(t.shape)}, the file needs {slot.dtype}{list(slot.shape)}"
+                    f"{slot.name} came out with {slot.size - missing:,} bytes, the file needs {slot.size:,}"
                 )
-            if t.numel():
-                queue.put((t.contiguous().reshape(-1).view(UINT8), t))
-            del t
-    finally:
-        queue.put(None)
-        writer.join()
-    if failed:
-        raise _explained(path, failed[0])
-    return digest.hexdigest()
+    return drain.digest.hexdigest()
 
 
-def _write_and_hash(handle: int, data: Any, digest: Any) -> None:
-    """Both at once, where there is enough to do."""
-    if len(data) <= BLOCK:
-        _write_all(handle, data)
-        digest.update(data)
-        return
-    hashing = Thread(target=digest.update, args=(data,))
-    hashing.start()
-    try:
-        _write_all(handle, data)
-    finally:
-        hashing.join()
+class _Drain:
+    """Two threads, one that writes what is put in and one that hashes it. `put` waits while too much is on its way, and
+    raises what a thread has raised; so does leaving."""
+
+    def __init__(self, path: Path, progress: Callable[[int], None] | None, written: Callable[[Tensor], None] | None):
+        self.path, self.progress, self.written = path, progress, written
+        self.digest = hashlib.sha256()
+        self.to_write: SimpleQueue[Tensor | None] = SimpleQueue()
+        self.to_hash: SimpleQueue[Tensor | None] = SimpleQueue()
+        self.threads = [Thread(target=self._write_all), Thread(target=self._hash_all)]
+        self.held = 0
+        self.changed = Condition()
+        self.failed: BaseException | None = None
+
+    def __enter__(self) -> _Drain:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        self.to_write.put(None)
+        for thread in self.threads:
+            thread.join()
+        if error is None:
+            self._raise_if_failed()
+
+    def put(self, t: Tensor) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.failed or not self.held or self.held + t.nbytes <= WAITING)
+            self.held += t.nbytes
+        self._raise_if_failed()
+        self.to_write.put(t)
+
+    def _raise_if_failed(self) -> None:
+        if self.failed is not None:
+            raise _explained(self.path, self.failed) from None
+
+    def _write_all(self) -> None:
+        try:
+            with self.path.open("wb", buffering=0) as stream:
+                at = begun = 0
+                while (t := self.to_write.get()) is not None:
+                    at += _write(stream, bytes_of(t))
+                    self.to_hash.put(t)
+                    if at - begun >= BEGUN:
+                        _begin_to_store(stream, begun, at - begun)
+                        begun = at
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self.to_hash.put(None)
+
+    def _hash_all(self) -> None:
+        try:
+            while (t := self.to_hash.get()) is not None:
+                self.digest.update(bytes_of(t))
+                if self.progress is not None:
+                    self.progress(t.nbytes)
+                if self.written is not None:
+                    self.written(t)
+                with self.changed:
+                    self.held -= t.nbytes
+                    self.changed.notify_all()
+                del t
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.failed = self.failed or error
+            self.changed.notify_all()
 
 
-def _write_all(handle: int, data: Any) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view[:BLOCK]) :]
+def bytes_of(t: Tensor) -> memoryview:
+    return memoryview(t.contiguous().reshape(-1).view(UINT8).numpy().data)
+
+
+def _write(stream: BinaryIO, view: memoryview) -> int:
+    done = 0
+    while done < len(view):
+        done += os.write(stream.fileno(), view[done : done + BLOCK])
+    return done
+
+
+def _begin_to_store(stream: BinaryIO, at: int, size: int) -> None:
+    """Have the system store these bytes while the next ones are computed, where it can be told to: a result is complete only
+    when it is on the disk, and what waits until then takes as long as the writing."""
+    if sys.platform == "linux" and (call := getattr(ctypes.CDLL(None), "sync_file_range", None)) is not None:
+        call(stream.fileno(), ctypes.c_int64(at), ctypes.c_int64(size), SYNC_FILE_RANGE_WRITE)
 
 
 def _explained(path: Path, error: BaseException) -> BaseException:

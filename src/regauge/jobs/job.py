@@ -115,14 +115,17 @@ class Job:
         removals = [Removal.of(r) for r in self.data["removals"]]
         return Smaller(self.gauge.plan, removals) if removals else None
 
-    def image(
-        self, moved: State, name: str, dtype: torch.dtype | None = None, into: torch.Tensor | None = None
-    ) -> torch.Tensor | None:
-        """A parameter of the result by its canonical name, in `dtype` (wide by default); None if it is the input's. into:
-        bytes that it may be written into, as many as the input's."""
+    def image(self, moved: State, name: str, dtype: torch.dtype) -> torch.Tensor | None:
+        """A parameter of the result by its canonical name; None if it is the input's."""
         if self.smaller is not None and name in self.smaller.tensors:
-            return self.smaller.result(moved, name).to(dtype or moved.dtype)
-        return moved.result(name, dtype, None if into is None or dtype is None else into.view(dtype))
+            return self.smaller.result(moved, name).to(dtype)
+        return moved.result(name, dtype)
+
+    def parts(self, moved: State, name: str, dtype: torch.dtype) -> Iterator[torch.Tensor] | None:
+        """The entries of `image` in flat parts one after another, each as soon as it is computed."""
+        if self.smaller is not None and name in self.smaller.tensors:
+            return iter((self.smaller.result(moved, name).to(dtype).reshape(-1),))
+        return moved.parts(name, dtype)
 
     @cached_property
     def naming(self) -> Naming:

@@ -47,7 +47,8 @@ def save_element(g: Element, path: Path) -> None:
     metadata = {"schema": str(SCHEMA), "plan": plan_digest(g.plan), "moves": json.dumps(moves)}
     names = {dtype: name for name, dtype in DTYPES.items()}
     slots = [Slot(n, names[t.dtype], tuple(t.shape)) for n, t in tensors.items()]
-    write_safetensors(path, slots, metadata, tensors.__getitem__)  # the same bytes each time, unlike the library's own
+    # the same bytes each time, unlike the library's own
+    write_safetensors(path, slots, metadata, lambda n: (tensors[n],))
 
 
 def load_element(path: Path, plan: Plan) -> Element:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,8 @@ from regauge.jobs.job import Job, process_tag
 from regauge.jobs.layout import OutFile
 from regauge.solve.state import State
 
-IN_FLIGHT = 1 << 28  # bytes of the input that are read ahead, and of the result that wait to be written; or one tensor
-TENSORS = 3  # one is read or written, one waits, one is computed
+IN_FLIGHT = 1 << 28  # bytes of the input that are read ahead, or one tensor
+TENSORS = 3  # one is read, one waits, one is computed
 Progress = Callable[[int], None]  # bytes that were written since the last call
 
 
@@ -71,13 +71,13 @@ class Images:
 
     def __init__(self, job: Job, threads: int | None = None) -> None:
         self.job = job
-        self.crew = ThreadPoolExecutor(
-            threads or torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
-        )
+        threads = threads or torch.get_num_threads()
+        alone = threads == 1  # handing work to another thread would only cost
+        self.crew = None if alone else ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
         self.moved: State = job.element.moved(job.before(crew=self.crew))
         self.canonical = job.canonical()
         self.last: tuple[Group, dict[str, Tensor]] | None = None
-        self.lent, self.made = Buffers(IN_FLIGHT, TENSORS), Buffers(IN_FLIGHT, TENSORS)
+        self.lent = Buffers(IN_FLIGHT, TENSORS)
 
     def __enter__(self) -> Images:
         keep_freed_memory()
@@ -85,7 +85,8 @@ class Images:
 
     def __exit__(self, *_: object) -> None:
         threads = torch.get_num_threads()
-        self.crew.shutdown()
+        if self.crew is not None:
+            self.crew.shutdown()
         torch.set_num_threads(threads)  # parts of torch keep one number for all threads
 
     @cached_property
@@ -98,53 +99,50 @@ class Images:
         shards = self.job.state.lazy.shards
         plain = [s.name for s in f.slots if s.name in shards.entries and s.name not in self.groups]
         whole = f.name in shards.files and {shards.entries[n].file for n in plain} <= {f.name}
-        lent, made = self.lent, self.made
         if not whole:
-            return write_safetensors(path, f.slots, f.metadata, self.tensor, progress), None
+            return write_safetensors(path, f.slots, f.metadata, self.parts, progress), None
 
-        def written(t: Tensor) -> None:
-            lent.give(t)
-            made.give(t)
-
-        with Ahead(shards.folder / f.name, shards.files[f.name], plain, lent) as ahead:
+        with Ahead(shards.folder / f.name, shards.files[f.name], plain, self.lent) as ahead:
             coming = iter(ahead)
 
-            def tensor(name: str) -> Tensor:
+            def parts(name: str) -> Iterator[Tensor]:
                 if name not in ahead.wanted:
-                    return self.tensor(name)
+                    yield from self.parts(name)
+                    return
                 entry, stored = next(coming)
                 assert entry.name == name, "the order of a file that is kept is that of its bytes"
-                out = made.take(entry.size)
-                image = self.tensor(name, stored, out)
-                for pool, t in ((lent, stored), (made, out)):
-                    if t.data_ptr() != image.data_ptr():
-                        pool.give(t)
-                return image
+                kept = False
+                for part in self.parts(name, stored):
+                    kept = kept or part.data_ptr() == stored.data_ptr()
+                    yield part
+                if not kept:
+                    self.lent.give(stored)
 
-            found = write_safetensors(path, f.slots, f.metadata, tensor, progress, written)
+            found = write_safetensors(path, f.slots, f.metadata, parts, progress, self.lent.give)
             return found, ahead.digest()
 
-    def tensor(self, name: str, stored: Tensor | None = None, into: Tensor | None = None) -> Tensor:
-        """A tensor of the result in its stored dtype; what stands in the input where the element does not change it. stored:
-        that, where it has been read; into: bytes for the result."""
+    def parts(self, name: str, stored: Tensor | None = None) -> Iterable[Tensor]:
+        """A tensor of the result in its stored dtype, whole or in flat parts one after another; what stands in the input
+        where the element does not change it. stored: that, where it has been read."""
         if name in self.groups:
-            return self._group(self.groups[name])[name]
+            return (self._group(self.groups[name])[name],)
         lazy = self.job.state.lazy
         source = self.job.data["added"].get(name, name)
-        param = self.job.naming.plain.get(name)
+        param = self.canonical.get(self.job.naming.plain.get(name, ""))
         if stored is not None:
             lazy.near = {source: stored}
         try:
-            made = None if param is None else self._image(param, DTYPES[lazy.shards.entries[source].dtype], into)
+            dtype = DTYPES[lazy.shards.entries[source].dtype]
+            made = None if param is None else self.job.parts(self.moved, param, dtype)
             if made is not None:
                 return made
-            return lazy.shards[source] if stored is None else stored
+            return (lazy.shards[source] if stored is None else stored,)
         finally:
             lazy.near = {}
 
-    def _image(self, param: str, stored: torch.dtype, into: Tensor | None = None) -> Tensor | None:
+    def _image(self, param: str, dtype: torch.dtype) -> Tensor | None:
         name = self.canonical.get(param)
-        return None if name is None else self.job.image(self.moved, name, stored, into)
+        return None if name is None else self.job.image(self.moved, name, dtype)
 
     def _group(self, group: Group) -> dict[str, Tensor]:
         if self.last is None or self.last[0] is not group:

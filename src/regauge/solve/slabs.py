@@ -4,13 +4,14 @@ The acts are brought to a normal form first. Orders along axes that no matrix tu
 which place each entry is read; the factors behind them follow, and those that vary over the same axes become one. What
 remains acts within slabs of one axis, which are small enough to stay in the processor's cache, and which several threads
 may share: a slab is computed by one thread in the same way, whoever computes it, so that the bits do not depend on how many
-there are.
+there are. Slabs that lie one after another in memory can be had one by one (`parts`), while they are still in the cache.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -20,39 +21,58 @@ from torch import Tensor
 from regauge.solve.acts import SMALL, Act, Multiply, Plus, Reorder, Times, reorder
 from regauge.solve.matrices import Diagonal, Factor, Matrices, Order, Product
 
-SLAB = 1 << 18  # entries of a slab that is moved entry by entry: 1 MB in single precision
+SLAB = 1 << 19  # entries of a slab that is moved entry by entry: 2 MB in single precision
 TURNED = 1 << 21  # and of one that is multiplied by a matrix
 RUN = 64  # entries at least that a slab takes of an axis: shorter stretches waste what is read with them
 JOINED = 1 << 22  # entries at most of axes that an order takes as one
+WINDOW = 8  # slabs that are computed before they are asked for
 
 
 def carry_out(
-    acts: Sequence[Act],
-    array: Tensor,
-    wide: torch.dtype,
-    dtype: torch.dtype,
-    into: Tensor | None = None,
-    crew: Executor | None = None,
+    acts: Sequence[Act], array: Tensor, wide: torch.dtype, dtype: torch.dtype, crew: Executor | None = None
 ) -> Tensor:
-    """The acts on an array of one axis a leaf, computed in `wide` and rounded once to `dtype`; into `into` where it is given
-    (contiguous, as many entries). Only orders and signs: the same bits, in whatever dtype they are.
+    """The acts on an array of one axis a leaf, computed in `wide` and rounded once to `dtype`. Only orders and signs: the same
+    bits, in whatever dtype they are.
 
     Differs from the acts one after another by rounding only, and for up to `SMALL` entries not at all."""
+    x, last, wide = _begun(acts, array, wide, crew)
+    if last is None:
+        return x.to(dtype)
+    return last.run(x, x.new_empty(last.sizes, dtype=dtype), wide, crew).view(array.shape)
+
+
+def parts(
+    acts: Sequence[Act], array: Tensor, wide: torch.dtype, dtype: torch.dtype, crew: Executor | None = None
+) -> Iterator[Tensor]:
+    """The entries that `carry_out` gives, in flat parts one after another, each as soon as it is computed."""
+    x, last, wide = _begun(acts, array, wide, crew)
+    if last is None:
+        yield x.to(dtype).reshape(-1)
+    elif last.consecutive:
+        for made in last.slabs(x, lambda at, n: x.new_empty(last.shape(n), dtype=dtype), wide, crew):
+            yield made.view(-1)
+    else:
+        yield last.run(x, x.new_empty(last.sizes, dtype=dtype), wide, crew).view(-1)
+
+
+def _begun(
+    acts: Sequence[Act], array: Tensor, wide: torch.dtype, crew: Executor | None
+) -> tuple[Tensor, Stage | None, torch.dtype]:
+    """What the last stage is carried out on, and in which dtype; no stage: all is done."""
     small = array.numel() <= SMALL or not array.ndim
     form = None if small else normal_form(acts, tuple(array.shape))
     if form is None:
         x = array.to(wide)
         for a in acts:
             x = a.on(x)
-        return x.to(dtype) if into is None else into.view(x.shape).copy_(x)
+        return x, None, wide
     if array.dtype in (torch.float32, torch.float64) and form.exact:
         wide = array.dtype
-    stages = list(form.stages())
+    *before, last = form.stages()
     x = array.reshape(form.sizes)
-    for stage in stages[:-1]:
+    for stage in before:
         x = stage.run(x, x.new_empty(form.sizes, dtype=wide), wide, crew)
-    out = x.new_empty(form.sizes, dtype=dtype) if into is None else into.view(form.sizes)
-    return stages[-1].run(x, out, wide, crew).view(array.shape)
+    return x, last, wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,24 +120,41 @@ class Stage:
     acts: tuple[Act, ...]
     axis: int | None
 
+    @property
+    def consecutive(self) -> bool:
+        """Whether slabs lie one after another in memory."""
+        return prod(self.sizes[: self.axis]) == 1
+
+    def shape(self, n: int) -> tuple[int, ...]:
+        """Of a slab that takes n entries of its axis."""
+        return tuple(n if g == self.axis else size for g, size in enumerate(self.sizes))
+
     def run(self, source: Tensor, out: Tensor, wide: torch.dtype, crew: Executor | None) -> Tensor:
         """Fills `out` and gives it back."""
+        for _ in self.slabs(
+            source, lambda at, n: out if self.axis is None else out.narrow(self.axis, at, n), wide, crew
+        ):
+            pass
+        return out
+
+    def slabs(
+        self, source: Tensor, place: Callable[[int, int], Tensor], wide: torch.dtype, crew: Executor | None
+    ) -> Iterator[Tensor]:
+        """The slabs in order, each in the place that is named for n entries from `at` on."""
         acts = [_ready(a, source, wide) for a in self.acts]
         orders = {g: o.to(source.device, torch.int32) for g, o in self.orders.items()}
-        if self.axis is None:
-            self._slab(source, out, wide, acts, orders, 0, 1)
-            return out
-        n = self.sizes[self.axis]
+        n = 1 if self.axis is None else self.sizes[self.axis]
         step = max(1, _entries(self.acts) * n // prod(self.sizes))
         if self.axis:
             step = max(step, RUN)
 
-        def one(at: int) -> None:
-            self._slab(source, out, wide, acts, orders, at, min(step, n - at))
+        def one(at: int) -> Tensor:
+            k = min(step, n - at)
+            out = place(at, k)
+            self._slab(source, out, wide, acts, orders, at, k)
+            return out
 
-        for _ in map(one, range(0, n, step)) if crew is None else crew.map(one, range(0, n, step)):
-            pass
-        return out
+        return _in_order(one, range(0, n, step), crew)
 
     def _slab(
         self,
@@ -133,7 +170,6 @@ class Stage:
         if self.axis is not None:
             order = orders.get(self.axis)
             x = x.narrow(self.axis, at, n) if order is None else x.index_select(self.axis, order[at : at + n])
-            out = out.narrow(self.axis, at, n)
         x = x.to(wide, copy=True)
         for g, order in orders.items():
             x = x if g == self.axis else x.index_select(g, order)
@@ -146,6 +182,20 @@ class Stage:
                 case act:
                     x = act.on(x)
         out.copy_(x)
+
+
+def _in_order(call: Callable[[int], Tensor], over: range, crew: Executor | None) -> Iterator[Tensor]:
+    """The results in order; with a crew a few are computed before they are asked for."""
+    if crew is None:
+        yield from map(call, over)
+        return
+    ahead: deque[Future[Tensor]] = deque()
+    for at in over:
+        if len(ahead) == WINDOW:
+            yield ahead.popleft().result()
+        ahead.append(crew.submit(call, at))
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def _entries(acts: Sequence[Act]) -> int:
@@ -301,7 +351,8 @@ def _moved(t: Tensor, orders: dict[int, Tensor]) -> Tensor:
 
 
 def _merged(acts: Sequence[Act]) -> tuple[Act, ...]:
-    """Factors that vary over the same axes become one, unless something between them sees the difference."""
+    """Two factors of which one varies over the axes of the other become one, unless something between them sees the
+    difference."""
     out: list[Act] = []
     for a in acts:
         at = _partner(out, a) if isinstance(a, Times) else None
@@ -317,7 +368,7 @@ def _partner(acts: Sequence[Act], a: Times) -> int | None:
     varies = _varies(a)
     for i in reversed(range(len(acts))):
         match acts[i]:
-            case Times() as other if _varies(other) == varies:
+            case Times() as other if _varies(other) <= varies or varies <= _varies(other):
                 return i
             case Times():
                 continue
@@ -332,4 +383,4 @@ def _varies(a: Times) -> set[int]:
     return {i for i, n in enumerate(a.factors[0].shape) if n > 1}
 
 
-__all__ = ["Form", "carry_out", "normal_form"]
+__all__ = ["Form", "carry_out", "normal_form", "parts"]

@@ -8,7 +8,7 @@ parameter can be transformed without the others in memory.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from regauge.errors import InputError
 from regauge.graph.ir import Free, Param, Value, evaluate
 from regauge.solve.acts import SMALL, Act
 from regauge.solve.blocks import Block
-from regauge.solve.slabs import carry_out
+from regauge.solve.slabs import carry_out, parts
 
 if TYPE_CHECKING:
     from regauge.solve.plan import Plan
@@ -127,17 +127,16 @@ class State:
         assert isinstance(op, Param)
         return self.tensor(name) if op.chart.steps or op.updates else self.stored(name)
 
-    def carried(self, t: Tensor, program: Program, dtype: torch.dtype, into: Tensor | None = None) -> Tensor:
-        """A tensor after a program, computed wide and rounded once to `dtype`; written into `into` where it is given."""
+    def carried(self, t: Tensor, program: Program, dtype: torch.dtype) -> Tensor:
+        """A tensor after a program, computed wide and rounded once to `dtype`."""
         out: Tensor | None = None
         for block, acts in program.values():
             where = positions(block)
             if where is None:
-                made = carry_out(acts, t.reshape(block.sizes), self.dtype, dtype, into, self.crew)
-                return made.reshape(t.shape)
+                return carry_out(acts, t.reshape(block.sizes), self.dtype, dtype, self.crew).reshape(t.shape)
             if out is None:
-                out = t.to(dtype, copy=True) if into is None else into.view(t.shape).copy_(t)
-            part = carry_out(acts, gather(t, block), self.dtype, dtype, crew=self.crew)
+                out = t.to(dtype, copy=True)
+            part = carry_out(acts, gather(t, block), self.dtype, dtype, self.crew)
             scatter(out, where, part.reshape([len(w) for w in where]))
         assert out is not None
         return out
@@ -172,22 +171,32 @@ class State:
 
         return go(v)
 
-    def result(self, name: str, dtype: torch.dtype | None = None, into: Tensor | None = None) -> Tensor | None:
-        """The parameter out of its chart, rounded once to `dtype` (wide by default); None if no move changed it. Written into
-        `into` where that is given: contiguous, of this dtype."""
+    def result(self, name: str, dtype: torch.dtype | None = None) -> Tensor | None:
+        """The parameter out of its chart, rounded once to `dtype` (wide by default); None if no move changed it."""
         dtype = dtype or self.dtype
         op = self.params[name].op
         assert isinstance(op, Param)
         program = self.program(name)
         if not op.updates and not op.chart.steps:
-            return self.carried(self.base.start(name), program, dtype, into) if program else None
+            return self.carried(self.base.start(name), program, dtype) if program else None
         if not program and not any(self.program(f.name) for update in op.updates for f in update.factors):
             return None
         y = self.tensor(name)
         for update in op.updates:
             y = y - update.value(self.tensor)
         y = op.chart.inverse(y) if op.chart.steps else y
-        return y.to(dtype) if into is None else into.view(y.shape).copy_(y)
+        return y.to(dtype)
+
+    def parts(self, name: str, dtype: torch.dtype) -> Iterator[Tensor] | None:
+        """The entries of `result` in flat parts one after another, each as soon as it is computed."""
+        op = self.params[name].op
+        assert isinstance(op, Param)
+        held = list(self.program(name).values())
+        if len(held) == 1 and not op.updates and not op.chart.steps and positions(held[0][0]) is None:
+            ((block, acts),) = held
+            return parts(acts, self.base.start(name).reshape(block.sizes), self.dtype, dtype, self.crew)
+        whole = self.result(name, dtype)
+        return None if whole is None else iter((whole.reshape(-1),))
 
 
 class Image:
