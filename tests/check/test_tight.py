@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from regauge import check
 from regauge.check.jacobian import cut, null_space
+from regauge.check.lift import leaky
 from regauge.errors import CheckError, InputError
 from tests.check.fakes import HiddenUnits
 
@@ -143,6 +144,24 @@ def test_dead_relu_units_do_not_count():
     network = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(6, 6), nn.ReLU())], nn.Linear(6, 6))
     result = check.tight(network, (torch.randn(23, 6),), HiddenUnits(0))
     assert max(result.nullities) > result.nullity == 4 * 6
+
+
+def test_the_smaller_of_two_counts_where_the_other_is_always_larger():
+    """Far below a bound the scale of what is bounded and of what the bound divides make up for one another: at a point."""
+
+    class Bounded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a * x / torch.maximum(self.b * x.abs(), torch.full_like(x, 1e4))
+
+    assert null_space(Bounded(), ARGS).nullity == 1
+    assert null_space(Bounded(), ARGS, leaks=True).nullity == 0
+    low = torch.full((3,), -torch.inf)
+    with leaky():
+        assert torch.equal(torch.maximum(low, low), low)
 
 
 def test_cut_finds_the_gap():

@@ -107,10 +107,12 @@ class plain_eps(TorchFunctionMode):  # noqa: N801 (used as a context manager)
 
 
 class leaky(TorchFunctionMode):  # noqa: N801 (used as a context manager)
-    """Within, relu has slope 0.7 on the left. It counts the calls it changed.
+    """Within, relu has slope 0.7 on the left, and the larger of two is the second plus a leaky relu of what the first is
+    more. It counts the calls it changed.
 
-    Both functions are positively homogeneous of degree one and nothing more, so they share their symmetries; but a
-    leaky unit is never dead at the sampled point, and in a deep convolutional net some relu always is.
+    Each pair of functions is positively homogeneous of degree one and nothing more, so they share their symmetries; but a
+    leaky unit is never dead at the sampled point, and in a deep convolutional net some relu always is. So with two of which
+    always the same is the larger.
     """
 
     def __init__(self) -> None:
@@ -121,6 +123,11 @@ class leaky(TorchFunctionMode):  # noqa: N801 (used as a context manager)
         if getattr(func, "__name__", "") in ("relu", "relu_"):
             self.calls += 1
             return torch.nn.functional.leaky_relu(args[0] if args else kwargs["input"], SLOPE)
+        if func in (torch.maximum, Tensor.maximum):
+            x, y = [*args, *(kwargs or {}).values()][:2]
+            if x.is_floating_point() and y.is_floating_point() and bool((x - y).isfinite().all()):
+                self.calls += 1
+                return y + torch.nn.functional.leaky_relu(x - y, SLOPE)
         return func(*args, **(kwargs or {}))
 
 
