@@ -114,6 +114,16 @@ def tokens(vocabulary: int, batch: int = 5, length: int = 11) -> torch.Tensor:
 
 def load() -> dict[str, Case]:
     """The whole zoo."""
-    for module in ("dense", "conv", "attention", "recurrent", "language", "vision", "adversaries", "found"):
+    for module in (
+        "dense",
+        "conv",
+        "attention",
+        "recurrent",
+        "language",
+        "vision",
+        "adversaries",
+        "found",
+        "gains",
+    ):
         importlib.import_module(f"tests.zoo.{module}")
     return ZOO

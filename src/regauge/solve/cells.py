@@ -56,6 +56,8 @@ class Cells:
         self.classes = Disjoint(cells)
         self.slots = Disjoint(slots)
         self.dead: set[int] = set()
+        self.own = Disjoint(slots)  # as `slots` and `dead`, without what only links tie
+        self.spoilt: set[int] = set()
 
     def cell(self, block: Block, leaf: int) -> int:
         return self.first[block.id] + leaf
@@ -66,18 +68,23 @@ class Cells:
     def slot(self, block: Block, leaf: int, other: int) -> int:
         return self.slot0[block.id] + leaf * len(block.leaves) + other
 
-    def tie_slots(self, terms: Iterable[Term], label: int, mixed: frozenset[int] = frozenset()) -> None:
-        """The cells of `label` move together in these terms: what places do they share? Not those that are mixed."""
+    def tie_slots(
+        self, terms: Iterable[Term], label: int, mixed: frozenset[int] = frozenset(), linked: bool = False
+    ) -> None:
+        """The cells of `label` move together in these terms: what places do they share? Not those that are mixed. linked:
+        they are of two classes, of which one follows the other."""
         terms = [t for t in terms if label in t.labels]
         for m in dict.fromkeys(l for t in terms for l in t.labels):
             if m == label:
                 continue
             having = [t for t in terms if m in t.labels]
             ids = [self.slot(t.block, t.labels.index(label), t.labels.index(m)) for t in having]
-            if len(having) < len(terms) or (m in mixed and label not in mixed):
-                self.dead.update(ids)
-            for other in ids[1:]:
-                self.slots.union(ids[0], other)
+            lost = len(having) < len(terms) or (m in mixed and label not in mixed)
+            for slots, dead in ((self.slots, self.dead), (self.own, self.spoilt))[: 1 if linked else 2]:
+                if lost:
+                    dead.update(ids)
+                for other in ids[1:]:
+                    slots.union(ids[0], other)
 
     def members(self) -> dict[int, list[tuple[int, int]]]:
         """class -> (cell, sign)."""
@@ -87,9 +94,11 @@ class Cells:
             out.setdefault(root, []).append((c, sign))
         return out
 
-    def places(self, cells: list[int]) -> dict[int, dict[int, int]]:
-        """The slots that all these cells share: slot -> (cell -> leaf of that cell's block)."""
-        dead = {self.slots.find(s)[0] for s in self.dead}
+    def places(self, cells: list[int], own: bool = False) -> dict[int, dict[int, int]]:
+        """The slots that all these cells share: slot -> (cell -> leaf of that cell's block). own: they are one class, and
+        what it follows or is followed by does not count."""
+        slots, lost = (self.own, self.spoilt) if own else (self.slots, self.dead)
+        dead = {slots.find(s)[0] for s in lost}
         found: dict[int, dict[int, int]] = {}
         spoilt: set[int] = set()
         for c in cells:
@@ -98,7 +107,7 @@ class Cells:
             for other in range(len(block.leaves)):
                 if other == leaf:
                     continue
-                root = self.slots.find(self.slot(block, leaf, other))[0]
+                root = slots.find(self.slot(block, leaf, other))[0]
                 if root in dead:
                     continue
                 where = found.setdefault(root, {})

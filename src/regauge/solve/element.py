@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regauge.solve.acts import Act, Multiply, Reorder, Times
 from regauge.solve.blocks import Block
-from regauge.solve.frames import Link
+from regauge.solve.frames import Derived
 from regauge.solve.matrices import Matrices, dual, inverse
 from regauge.solve.plan import Plan
 from regauge.solve.state import Image, Moved, State, gather
@@ -75,27 +75,21 @@ class _Turns:
         d = frames.derived[root]
         relative = sign ^ frames.sign[d.cell]
         power = -d.power if relative else d.power
-        gain = self._gain(d.link, c, ndim, places).double()
+        gain = self._gain(d, c, ndim).double()
         there, back = Times((1 / gain,)), Times((gain,))
         if power <= 0:
             there, back = back, there
         return [there, *self._turn(ndim, c, frames.root[d.other], frames.sign[d.other] ^ relative), back]
 
-    def _gain(self, link: Link, c: int, ndim: int, places: dict[int, dict[int, int]]) -> Tensor:
+    def _gain(self, derived: Derived, c: int, ndim: int) -> Tensor:
         """The diagonal of a link, shaped to multiply the array of cell c."""
+        link = derived.link
         block = link.gain.block
         if block.id not in self.gains:
             self.gains[block.id] = gather(self.state.value(block.value), block)
         d = self.gains[block.id].reshape([n for _, n, _ in block.leaves])
         leaf = self.state.plan.frames.cells.owner[c][1]
-        target = []
-        for l in link.gain.labels:
-            if l == link.label:
-                target.append(leaf)
-            else:
-                at = link.out.labels.index(l)
-                where = next(w for w in places.values() if w.get(link.cell_out) == at)
-                target.append(where[c])
+        target = [leaf if l == link.label else derived.along[l][c] for l in link.gain.labels]
         order = sorted(range(len(target)), key=target.__getitem__)
         shape = [1] * ndim
         for i in order:

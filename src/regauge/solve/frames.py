@@ -8,7 +8,8 @@ that nothing else restricts follows the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from regauge.graph.ir import Add, Along, Concat, Einsum, Free, Frozen, Mix, Param, Pointwise, Reshape, Slice, Value
 from regauge.solve.blocks import Blocks, Relation, Term
@@ -32,12 +33,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Derived:
-    """A class that follows `source`: at `cell` (with `sign`) its matrix is D^power M D^-power, M the matrix at `other`."""
+    """A class that follows another: at `cell` its matrix is D^power M D^-power, M the matrix at `other`. along: label of the
+    gain beside that of the link -> the leaf of it at every cell that sees this gain."""
 
     cell: int
     other: int
     link: Link
     power: int
+    along: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -184,9 +187,11 @@ class _Build:
                 return
             assert out is not None
             (other,) = [t for t in ins if t is not gain]
-            self.mark(self.cells.of(gain, label), MONOMIAL, r)
+            for l in gain.labels:
+                if l == label or l in other.labels:  # on other axes that both have it acts place by place
+                    self.mark(self.cells.of(gain, l), MONOMIAL, r)
             self.links.append(Link(self.cells.of(other, label), self.cells.of(out, label), gain, out, label, r))
-            self.cells.tie_slots([other, out], label)
+            self.cells.tie_slots([other, out], label, linked=True)
 
     def gain(self, r: Relation, label: int, ins: list[Term]) -> Term | None:
         """The operand that acts as a diagonal matrix on this label alone."""
@@ -243,15 +248,16 @@ class _Build:
             edges_here = {self._edge(k, root) for k in links}
             gains = {self._through(k, root, sign, flags) for k in links}  # one gain read by two blocks is one edge
             tree = len(edges_here) == len(nodes) - 1 == len(gains) and all(a != b for a, b in edges_here)
-            good = tree and len(restricted) <= 1 and all(self._local(k) for k in links)
-            if not good or any(MONOMIAL in flags.get(n, ()) for n in nodes):
+            grown: dict[int, Derived] | None = None
+            if tree and len(restricted) <= 1 and not any(MONOMIAL in flags.get(n, ()) for n in nodes):
+                grown = self._grow(restricted[0] if restricted else self._widest(nodes, root), links, root)
+            if grown is None:
                 cause = next((causes[n][f] for n in restricted for f in causes[n] if f == MONOMIAL), links[0].relation)
                 for n in nodes:
                     flags.setdefault(n, set()).add(MONOMIAL)
                     causes.setdefault(n, {}).setdefault(MONOMIAL, cause)
                 continue
-            top = restricted[0] if restricted else self._widest(nodes, root)
-            self._grow(top, links, root, derived)
+            derived |= grown
         return derived, component
 
     def _edge(self, k: Link, root: list[int]) -> tuple[int, int]:
@@ -285,18 +291,9 @@ class _Build:
                         todo.append(other)
         return nodes, links
 
-    def _local(self, k: Link) -> bool:
-        """The gain changes only over places that the frame may depend on."""
-        extra = [l for l in k.gain.labels if l != k.label]
-        if not extra:
-            return True
-        root = self.cells.classes.find(k.cell_out)[0]
-        members = [c for c in range(len(self.cells.owner)) if self.cells.classes.find(c)[0] == root]
-        places = self.cells.places(members)
-        mine = {where.get(k.cell_out) for where in places.values()}
-        return all(l in k.out.labels and k.out.labels.index(l) in mine for l in extra)
-
-    def _grow(self, top: int, links: list[Link], root: list[int], derived: dict[int, Derived]) -> None:
+    def _grow(self, top: int, links: list[Link], root: list[int]) -> dict[int, Derived] | None:
+        """Every class of a tree of links from its top on; None where a gain changes over places that a class has not."""
+        derived: dict[int, Derived] = {}
         done, rest = {top}, list(links)
         while rest:
             later = []
@@ -304,12 +301,40 @@ class _Build:
                 a, b = root[k.cell_in], root[k.cell_out]
                 if a in done and b not in done:
                     derived[b] = Derived(k.cell_out, k.cell_in, k, +1)
-                    done.add(b)
                 elif b in done and a not in done:
                     derived[a] = Derived(k.cell_in, k.cell_out, k, -1)
-                    done.add(a)
                 else:
                     later.append(k)
+                done |= derived.keys()
             if len(later) == len(rest):
-                return
+                break
             rest = later
+        for mine, d in derived.items():
+            along = self._along(mine, d, derived, root) if len(d.link.gain.labels) > 1 else {}
+            if along is None:
+                return None
+            derived[mine] = replace(d, along=along)
+        return derived
+
+    def _along(
+        self, mine: int, d: Derived, derived: dict[int, Derived], root: list[int]
+    ) -> dict[int, Mapping[int, int]] | None:
+        """The places over which the gain changes, at every cell that sees it: those of this class and of all behind it. All
+        of the tree must have them, unless nothing is behind."""
+        followed = {root[x.other] for x in derived.values()}
+        nodes = {*derived, *followed} if mine in followed else {mine}
+        places = self.cells.places([c for c, r in enumerate(root) if r in nodes], own=len(nodes) == 1)
+        (other,) = [t for t in d.link.relation.ins if t is not d.link.gain]
+        term = d.link.out if d.power > 0 else other
+        found: dict[int, Mapping[int, int]] = {}
+        for l in d.link.gain.labels:
+            if l == d.link.label:
+                continue
+            if l not in other.labels or l not in d.link.out.labels:
+                return None  # an axis of the gain alone: it may turn
+            at = term.labels.index(l)
+            where = next((w for w in places.values() if w.get(d.cell) == at), None)
+            if where is None:
+                return None
+            found[l] = where
+        return found
