@@ -75,6 +75,8 @@ class Reach:
             return _union([self._operand(x) for x in args[1:]])
         if name == "masked_fill":
             return _union([self._operand(args[0]), self._operand(args[2])])
+        if name == "remainder" and len(args) == 2 and isinstance(args[1], int) and args[1] > 0:
+            return 0, args[1] - 1
         first = self._operand(args[0]) if args else None
         if first is None:
             return None

@@ -32,7 +32,7 @@ from regauge.graph.ir import (
     evaluate,
 )
 from regauge.graph.rewrite import Rewriter, rewrite
-from regauge.graph.rows import read_in_place, rows_of_table
+from regauge.graph.rows import read_in_part, read_in_place, rows_of_table
 from regauge.graph.selections import LateSelections
 
 REACH = 48  # values that a detour may hold
@@ -55,7 +55,8 @@ class _Simplify(Rewriter):
             case Einsum((_,), _):
                 return self._contraction(v) or self._unpermuted(v)
             case Einsum():
-                return self._without_ones(v) or read_in_place(self.b, v, self.new) or self._unpermuted(v)
+                found = self._without_ones(v) or read_in_place(self.b, v, self.new)
+                return found or read_in_part(self.b, v, self.new, self.users) or self._unpermuted(v)
             case Slice() if isinstance(v.args[0].op, Param):
                 return rows_of_table(self.b, v, self.new, self.users) or self.copy(v)
             case Add():

@@ -1,0 +1,71 @@
+"""Tables that are stored one behind the other in one parameter."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tests.zoo.registry import Call, add, tokens
+
+
+class Hashed(nn.Module):
+    """Rows of one table, chosen by numbers that are made from each token and the one before it, added and read."""
+
+    def __init__(self, rows: int, *numbers) -> None:
+        super().__init__()
+        self.numbers, self.table, self.reader = numbers, nn.Embedding(rows, 4), nn.Linear(4, 7, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        before = nn.functional.pad(ids, (1, 0))[:, :-1]
+        return self.reader(torch.tanh(sum(self.table(n(ids, before)) for n in self.numbers)))
+
+
+def add_hashed(name: str, dim: int, rows: int, *numbers, why: str) -> None:
+    add(name, dim, lambda: Call(Hashed(rows, *numbers), (tokens(13, 5, 23),)), why=why)
+
+
+add_hashed(
+    "tables-in-one",
+    2 * 4,
+    15,
+    lambda a, b: a % 5,
+    lambda a, b: (b - 100) % 5 + 5,
+    lambda a, b: (1_000_003 * a + b) % 5 + 10,
+    why="what two parts give the third takes",
+)
+add_hashed(
+    "tables-in-one-that-overlap",
+    0,
+    8,
+    lambda a, b: a % 5,
+    lambda a, b: (a + b) % 5 + 3,
+    why="rows that two readers choose from are in both",
+)
+add_hashed(
+    "tables-in-one-unbounded",
+    0,
+    10,
+    lambda a, b: a % 5,
+    lambda a, b: torch.where((a + b) % 2 == 0, (a + b) % 5, (a + b) % 5 + 5),
+    why="a reader of all rows",
+)
+
+
+class Stacked(nn.Module):
+    """A stack of matrices of which some are read, each on its own, and a stack of others behind a relu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Parameter(torch.zeros(5, 3, 4)), nn.Parameter(torch.zeros(2, 3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = torch.relu(torch.einsum("bd,end->ben", x, self.enter[1:3]))
+        return torch.tanh(torch.einsum("ben,enk->bek", units, self.leave)).flatten(1)
+
+
+add(
+    "stack-in-part",
+    2 * 3 + 3 * 3 * 4,
+    lambda: Call(Stacked(), (torch.randn(23, 4),)),
+    why="each unit of each matrix that is read has a scale of its own, and those that are not read are free",
+)
