@@ -180,3 +180,41 @@ add("resnet-block-train", 4 + 4, lambda: Call(BasicBlock().train(), (floats(23, 
 @case("conv-transpose-gelu", 0)
 def conv_transpose() -> Call:
     return Call(nn.Sequential(nn.ConvTranspose2d(3, 5, 3), nn.GELU(), nn.Conv2d(5, 4, 3)), (floats(7, 3, 5, 6),))
+
+
+class ShortMemory(nn.Module):
+    """A stream to which a causal convolution of each channel is added, between two linear maps."""
+
+    def __init__(self, mixed):
+        super().__init__()
+        self.enter, self.leave = nn.Conv1d(3, 5, 1, bias=False), nn.Conv1d(5, 7, 1, bias=False)
+        self.taps, self.mixed = nn.Conv1d(5, 5, 4, padding=3, groups=5, bias=False), mixed
+
+    def remembered(self, x: Tensor) -> Tensor:
+        return self.taps(x)[..., : x.shape[-1]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.mixed(self.enter(x), self.remembered))
+
+
+def add_memory(name: str, dim: int, mixed, why: str) -> None:
+    add(f"short-memory-{name}", dim, lambda: Call(ShortMemory(mixed), (floats(23, 3, 7),)), why=why)
+
+
+add_memory(
+    "residual",
+    5 + 5,
+    lambda x, f: x + f(x),
+    "what is added is one more at the last tap, so that taps and maps share scales",
+)
+add_memory("weighed", 5 + 5, lambda x, f: 0.3 * x - 2 * f(x), "the same with factors")
+add_memory(
+    "ahead",
+    5,
+    lambda x, f: F.pad(x, (0, 1))[..., 1:] + f(x),
+    "no tap reaches what comes next: the taps keep their scale",
+)
+add_memory(
+    "twice", 0, lambda x, f: x + f(x) + torch.tanh(f(x)), "what else reads the convolution sees it without the one"
+)
+add_memory("bent", 0, lambda x, f: x + f(torch.tanh(x)), "what is added is not what the taps read")

@@ -23,7 +23,6 @@ from regauge.graph.ir import (
     Einsum,
     Free,
     Graph,
-    Mix,
     Param,
     Pointwise,
     Reshape,
@@ -34,6 +33,7 @@ from regauge.graph.ir import (
 from regauge.graph.rewrite import Rewriter, rewrite
 from regauge.graph.rows import read_in_part, read_in_place, rows_of_table
 from regauge.graph.selections import LateSelections
+from regauge.graph.steps import Steps, is_zero, linear_args, through
 
 REACH = 48  # values that a detour may hold
 
@@ -43,14 +43,14 @@ def canonical(graph: Graph) -> Graph:
     graph = rewrite(graph, LateSelections)
     graph = rewrite(graph, LateFlattening)
     graph = rewrite(graph, Absorb)
-    graph = rewrite(graph, _Steps)
+    graph = rewrite(graph, Steps)
     return rewrite(graph, _Detours)
 
 
 class _Simplify(Rewriter):
     def visit(self, v: Value) -> Value:
         match v.op:
-            case Einsum() if any(not a.learned and _is_zero(a) for a in (self.new[x.id] for x in v.args)):
+            case Einsum() if any(not a.learned and is_zero(a) for a in (self.new[x.id] for x in v.args)):
                 return self.b.zeros(v.shape)
             case Einsum((_,), _):
                 return self._contraction(v) or self._unpermuted(v)
@@ -205,53 +205,6 @@ class _Simplify(Rewriter):
         return self.b._make(op, (), leaf.shape, learned=True, data=False)
 
 
-class _Steps(Rewriter):
-    """x + c (W x + b) with a square W that nothing else reads: (1 + c W) x + c b, so that 1 + c W transforms as one matrix.
-
-    The same value in other words; both routes of an Euler step of a linear equation become a linear map.
-    """
-
-    def visit(self, v: Value) -> Value:
-        if isinstance(v.op, Add) and len(v.args) >= 2 and v.learned:
-            return self._step(v) or self.copy(v)
-        return self.copy(v)
-
-    def _step(self, v: Value) -> Value | None:
-        assert isinstance(v.op, Add)
-        if any(labels != v.op.out for labels, a in zip(v.op.ins, v.args, strict=True) if a.shape == v.shape):
-            return None
-        terms = self.terms(v)
-        for c, y in terms:
-            if not isinstance(y.op, Einsum) or len(y.args) != 2 or c == 0 or not self.single(y):
-                continue
-            for i in (0, 1):
-                w, x = y.args[i], y.args[1 - i]
-                same = [k for k, t in terms if t is x]
-                if len(same) != 1 or not self._square(y, i) or not self.single(w):
-                    continue
-                leaf = self.new[w.id]
-                if not isinstance(leaf.op, Param) or leaf.op.statistic or leaf.op.updates or not leaf.op.chart.signed:
-                    continue
-                steps = (("mul", c), ("eye", same[0])) if c != 1 else (("eye", same[0]),)
-                op = Param(leaf.op.name, Chart((*leaf.op.chart.steps, *steps)))
-                matrix = self.b._make(op, (), leaf.shape, learned=True, data=False)
-                args = [self.new[x.id]] * 2
-                args[i] = matrix
-                made = self.b.op(y.op, args, y.shape)
-                rest = [(k, self.new[t.id]) for k, t in terms if t is not y and t is not x]
-                return self.b.add([made, *(t for _, t in rest)], [1.0, *(k for k, _ in rest)])
-        return None
-
-    def _square(self, y: Value, i: int) -> bool:
-        """y = W x along the last axis of x, back into its place."""
-        assert isinstance(y.op, Einsum)
-        w, x = y.op.ins[i], y.op.ins[1 - i]
-        matrix = y.args[i]
-        if not isinstance(matrix.op, Param) or len(w) != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] < 2:
-            return False
-        return x[:-1] == y.op.out[:-1] and set(w) == {x[-1], y.op.out[-1]} and y.args[1 - i].shape == y.shape
-
-
 def _number(v: Value) -> float | None:
     if not isinstance(v.op, Free) or v.numel != 1 or v.data:
         return None
@@ -320,28 +273,6 @@ def _alike(root: Value, v: Value, region: list[Value]) -> bool:
     return all(isinstance(r.op, Reshape) for r in region if any(a is root for a in r.args))
 
 
-def linear_args(v: Value) -> list[Value] | None:
-    """The operands that v is linear in with coefficients free of parameters; None if it is not of that kind."""
-    learned = [a for a in v.args if a.learned]
-    match v.op:
-        case Add() | Concat():
-            return learned if len(learned) == len(v.args) or all(_is_zero(a) for a in v.args if not a.learned) else None
-        case Einsum():
-            return learned if len(learned) == 1 else None
-        case Reshape() | Slice() | Mix():
-            return learned
-        case Along(linear=True) | Pointwise(linear=True):
-            return learned
-    return None
-
-
-def _is_zero(v: Value) -> bool:
-    try:
-        return isinstance(v.op, Free) and not v.data and v.numel < 1 << 20 and not bool(v.op.thunk().any())
-    except KeyError:
-        return False
-
-
 def _is_one(v: Value) -> bool:
     """Rows of one entry that sum to 1, for every input."""
     return isinstance(v.op, Free) and v.op.total is not None and v.op.total[1] == 1 and v.shape[v.op.total[0]] == 1
@@ -351,29 +282,22 @@ def probe(root: Value, order: list[Value], shape: tuple[int, ...]) -> tuple[int,
     """The matrices of a linear detour that mixes one axis, found by running it on a basis; None if it is not of that kind."""
     generator = torch.Generator().manual_seed(0)
 
-    def through(x: Tensor) -> Tensor:
-        values = {root.id: x}
-        for r in order:
-            args = [values[a.id] if a.learned else a.op.thunk() for a in r.args]  # type: ignore[union-attr]
-            args = [a.double() if a.is_floating_point() else a for a in args]
-            values[r.id] = evaluate(r.op, args, r.shape)
-        return values[order[-1].id]
+    def made(x: Tensor) -> Tensor:
+        return through(order, {root.id: x})
 
     mixed: set[int] = set()
     for _ in range(6):
         where = [int(torch.randint(0, n, (), generator=generator)) for n in shape]
         x = torch.zeros(shape, dtype=torch.float64)
         x[tuple(where)] = 1.0
-        hit = through(x).nonzero()
+        hit = made(x).nonzero()
         mixed |= {a for a in range(len(shape)) if len(hit) and bool((hit[:, a] != where[a]).any())}
     if len(mixed) != 1:
         return None
     axis = mixed.pop()
     n = shape[axis]
     vector = torch.randn(n, generator=generator, dtype=torch.float64)
-    same = torch.movedim(
-        through(torch.movedim(vector.expand(*shape[:axis], *shape[axis + 1 :], n), -1, axis)), axis, -1
-    )
+    same = torch.movedim(made(torch.movedim(vector.expand(*shape[:axis], *shape[axis + 1 :], n), -1, axis)), axis, -1)
     uniform = [a for a in range(same.ndim - 1) if bool((same == same.narrow(a, 0, 1)).all())]
     rest = [a for a in range(same.ndim - 1) if a not in uniform]
     room = prod(same.shape[a] for a in uniform)
@@ -389,11 +313,11 @@ def probe(root: Value, order: list[Value], shape: tuple[int, ...]) -> tuple[int,
         rows = torch.cat([basis, basis.new_zeros(room - len(basis), n)]).reshape(*(same.shape[a] for a in uniform), n)
         for a in rest:
             rows = rows.unsqueeze(a)
-        image = columns(through(torch.movedim(rows.expand(same.shape), -1, axis)))
+        image = columns(made(torch.movedim(rows.expand(same.shape), -1, axis)))
         carried.append(image[..., : len(basis)])
     matrix = torch.cat(carried, -1)
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    y = columns(through(x))
+    y = columns(made(x))
     if (matrix @ columns(x) - y).abs().max() > 1e-9 * (1.0 + y.abs().max()):
         return None  # not linear, or other along some place
     matrix = matrix.reshape(*(1 if a in uniform else m for a, m in enumerate(same.shape[:-1])), n, n)

@@ -34,23 +34,25 @@ class Chart:
     """An invertible elementwise coordinate on a parameter: the graph sees `forward(parameter)`.
 
     `signed` tells whether the coordinate takes both signs (1 + gamma does, exp(A_log) does not). The step "eye" adds a
-    multiple of the unit matrix: x + W x is read by the one matrix 1 + W.
+    multiple of the unit matrix: x + W x is read by the one matrix 1 + W. The step "tap 3" adds to place 3 of the last axis.
     """
 
     steps: tuple[tuple[str, float], ...] = ()
 
     @property
     def signed(self) -> bool:
-        return all(name in ("add", "mul", "eye") for name, _ in self.steps)
+        return all(name.split()[0] in ("add", "mul", "eye", "tap") for name, _ in self.steps)
 
     def forward(self, x: Tensor) -> Tensor:
         for name, c in self.steps:
-            x = _CHARTS[name][0](x, c)
+            kind, *place = name.split()
+            x = _CHARTS[kind][0](x, c, *map(int, place))
         return x
 
     def inverse(self, y: Tensor) -> Tensor:
         for name, c in reversed(self.steps):
-            y = _CHARTS[name][1](y, c)
+            kind, *place = name.split()
+            y = _CHARTS[kind][1](y, c, *map(int, place))
         return y
 
 
@@ -58,11 +60,16 @@ def _eye(x: Tensor, c: float) -> Tensor:
     return x + c * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
-_CHARTS: dict[str, tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor, float], Tensor]]] = {
+def _tap(x: Tensor, c: float, place: int) -> Tensor:
+    return x + c * torch.nn.functional.one_hot(torch.tensor(place), x.shape[-1]).to(x)
+
+
+_CHARTS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "add": (lambda x, c: x + c, lambda y, c: y - c),
     "mul": (lambda x, c: x * c, lambda y, c: y / c),
     "exp": (lambda x, c: torch.exp(x), lambda y, c: torch.log(y)),
     "eye": (_eye, lambda y, c: _eye(y, -c)),
+    "tap": (_tap, lambda y, c, place: _tap(y, -c, place)),
 }
 
 
