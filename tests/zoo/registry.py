@@ -124,6 +124,7 @@ def load() -> dict[str, Case]:
         "adversaries",
         "found",
         "gains",
+        "masks",
         "tables",
     ):
         importlib.import_module(f"tests.zoo.{module}")

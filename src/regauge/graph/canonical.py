@@ -33,7 +33,7 @@ from regauge.graph.ir import (
 from regauge.graph.rewrite import Rewriter, rewrite
 from regauge.graph.rows import read_in_part, read_in_place, rows_of_table
 from regauge.graph.selections import LateSelections
-from regauge.graph.steps import Steps, is_zero, linear_args, through
+from regauge.graph.steps import LARGEST, Steps, is_zero, linear_args, through
 
 REACH = 48  # values that a detour may hold
 
@@ -63,8 +63,8 @@ class _Simplify(Rewriter):
                 return self._collected(v) or self._centring(v) or self._chart(v) or self.copy(v)
             case Pointwise(name="aten.exp.default"):
                 return self._chart(v) or self.copy(v)
-            case Pointwise(name="mask"):
-                return self._safe_softmax(v) or self.copy(v)
+            case Pointwise(name="mask" | "drop" | "fill"):
+                return self._safe_softmax(v) or self._masked_anyway(v) or self.copy(v)
         return self.copy(v)
 
     def _collected(self, v: Value) -> Value | None:
@@ -106,6 +106,24 @@ class _Simplify(Rewriter):
         if not left or len(left) == len(given) or repeated:
             return None
         return self._product(Einsum(tuple(l for l, _ in left), v.op.out), [a for _, a in left], v.shape)
+
+    def _masked_anyway(self, v: Value) -> Value | None:
+        """A mask on x that is masked again wherever the first one does anything: the second mask alone."""
+        condition, x = v.args
+        again = isinstance(x.op, Pointwise) and x.op.name in ("mask", "drop", "fill")
+        if not again or condition.learned or condition.data or x.args[0].learned or x.args[0].data:
+            return None
+        assert isinstance(v.op, Pointwise) and isinstance(x.op, Pointwise)
+        if x.op.ins[1] != x.op.out or v.op.ins[1] != v.op.out or x.numel > LARGEST:
+            return None
+        try:
+            outer, inner = condition.op.thunk(), x.args[0].op.thunk()  # type: ignore[union-attr]
+        except (KeyError, RuntimeError):
+            return None
+        given = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        twice = evaluate(v.op, [outer, evaluate(x.op, [inner, given], x.shape)], v.shape)
+        same = torch.equal(twice, evaluate(v.op, [outer, given], v.shape))
+        return self.b.op(v.op, [self.new[condition.id], self.new[x.args[1].id]], v.shape) if same else None
 
     def _unpermuted(self, v: Value) -> Value:
         assert isinstance(v.op, Einsum)
