@@ -218,3 +218,43 @@ add_memory(
     "twice", 0, lambda x, f: x + f(x) + torch.tanh(f(x)), "what else reads the convolution sees it without the one"
 )
 add_memory("bent", 0, lambda x, f: x + f(torch.tanh(x)), "what is added is not what the taps read")
+
+
+class TokenMemory(nn.Module):
+    """The same with taps to which every place adds its own, made from the input and shared by all channels."""
+
+    def __init__(self, kept: float, bent=lambda h: h):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 5, bias=False), nn.Linear(5, 7, bias=False)
+        self.taps, self.made, self.kept, self.bent = (
+            nn.Parameter(torch.zeros(3, 5)),
+            nn.Linear(4, 3, bias=False),
+            kept,
+            bent,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.enter(x)
+        seen = F.pad(self.bent(h), (0, 0, 2, 0)).unfold(1, 3, 1)
+        remembered = (seen * (self.taps.T + self.made(x)[..., None, :])).sum(-1)
+        return self.leave(remembered + self.kept * h)
+
+
+add(
+    "token-memory",
+    5 + 1,
+    lambda: Call(TokenMemory(0.0), (floats(23, 7, 4),)),
+    why="scales of channels, and of all taps",
+)
+add(
+    "token-memory-residual",
+    5 + 1,
+    lambda: Call(TokenMemory(1.0), (floats(23, 7, 4),)),
+    why="what is added is one more at the last tap",
+)
+add(
+    "token-memory-bent",
+    0,
+    lambda: Call(TokenMemory(1.0, torch.tanh), (floats(23, 7, 4),)),
+    why="what is added is not what the taps read",
+)

@@ -34,7 +34,7 @@ class Chart:
     """An invertible elementwise coordinate on a parameter: the graph sees `forward(parameter)`.
 
     `signed` tells whether the coordinate takes both signs (1 + gamma does, exp(A_log) does not). The step "eye" adds a
-    multiple of the unit matrix: x + W x is read by the one matrix 1 + W. The step "tap 3" adds to place 3 of the last axis.
+    multiple of the unit matrix: x + W x is read by the one matrix 1 + W. The step "tap 3 -1" adds to place 3 of the last axis.
     """
 
     steps: tuple[tuple[str, float], ...] = ()
@@ -60,8 +60,10 @@ def _eye(x: Tensor, c: float) -> Tensor:
     return x + c * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
 
 
-def _tap(x: Tensor, c: float, place: int) -> Tensor:
-    return x + c * torch.nn.functional.one_hot(torch.tensor(place), x.shape[-1]).to(x)
+def _tap(x: Tensor, c: float, place: int, axis: int) -> Tensor:
+    y = x.clone()
+    y.select(axis, place).add_(c)
+    return y
 
 
 _CHARTS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -69,7 +71,7 @@ _CHARTS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "mul": (lambda x, c: x * c, lambda y, c: y / c),
     "exp": (lambda x, c: torch.exp(x), lambda y, c: torch.log(y)),
     "eye": (_eye, lambda y, c: _eye(y, -c)),
-    "tap": (_tap, lambda y, c, place: _tap(y, -c, place)),
+    "tap": (_tap, lambda y, c, place, axis: _tap(y, -c, place, axis)),
 }
 
 

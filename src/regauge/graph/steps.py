@@ -30,6 +30,7 @@ from regauge.graph.rewrite import Rewriter
 
 REACH = 16  # values between what is read and the result of a convolution
 LARGEST = 1 << 22  # entries that a trial may hold
+WIDEST = 16  # taps of a convolution
 
 
 class Steps(Rewriter):
@@ -70,8 +71,8 @@ class Steps(Rewriter):
         return None
 
     def _tap(self, v: Value) -> Value | None:
-        """x + c f(w, x) + the rest, f linear in both, where f(e, x) = x with e = 1 at one place of the last axis of w and 0 at
-        all others: f(c w + e, x) + the rest."""
+        """x + c f(w + s, x) + the rest, f linear in both, where f(e, x) = x with e = 1 at one place of an axis of w and 0 at all
+        others: c f(w + e / c + s, x) + the rest."""
         assert isinstance(v.op, Add)
         if any(labels != v.op.out for labels, a in zip(v.op.ins, v.args, strict=True) if a.shape == v.shape):
             return None
@@ -84,7 +85,7 @@ class Steps(Rewriter):
                     continue
                 (w, way), leaf = found, self.new[found[0].id]
                 assert isinstance(leaf.op, Param)
-                steps = (*leaf.op.chart.steps, *((("mul", c),) if c != 1 else ()), (f"tap {tap}", k))
+                steps = (*leaf.op.chart.steps, (f"tap {tap[0]} {tap[1]}", k / c))
                 op = replace(leaf.op, chart=Chart(steps))
                 made = {w.id: self.b._make(op, (), leaf.shape, learned=True, data=False)}
                 for node in way:
@@ -92,7 +93,7 @@ class Steps(Rewriter):
                         args = [made.get(a.id, self.new[a.id]) for a in node.args]
                         made[node.id] = self.b.op(node.op, args, node.shape)
                 rest = [(e, self.new[t.id]) for e, t in terms if t is not y and t is not x]
-                return self.b.add([made[y.id], *(t for _, t in rest)], [1.0, *(e for e, _ in rest)])
+                return self.b.add([made[y.id], *(t for _, t in rest)], [c, *(e for e, _ in rest)])
         return None
 
     def _weighed(self, y: Value, x: Value) -> tuple[Value, list[Value]] | None:
@@ -103,8 +104,10 @@ class Steps(Rewriter):
         while todo:
             node = todo.pop()
             product = isinstance(node.op, Einsum) and len(node.args) == 2 and all(a.learned for a in node.args)
-            args = node.args if product else linear_args(node)
-            if args is None or len(args) != 1 + product or len(way) > REACH:
+            args = list(node.args) if product else linear_args(node) or []
+            if isinstance(node.op, Add) and len(args) > 1:  # what is added to the weight stays as it is
+                args = [a for a in args if self._leads(a)]
+            if len(args) != 1 + product or len(way) > REACH:
                 return None
             for a in args:
                 if isinstance(a.op, Param):
@@ -124,6 +127,12 @@ class Steps(Rewriter):
         if not leaf.op.chart.signed or w.ndim < 2 or w.shape[-1] < 2 or not all(map(self.single, held)):
             return None
         return w, order
+
+    def _leads(self, v: Value) -> bool:
+        """A parameter, or a view of one, that nothing else reads."""
+        while isinstance(v.op, Reshape | Slice | Einsum) and len(v.args) == 1 and self.single(v):
+            (v,) = v.args
+        return isinstance(v.op, Param) and self.single(v)
 
     def _square(self, y: Value, i: int) -> bool:
         """y = W x along the last axis of x, back into its place."""
@@ -157,20 +166,25 @@ def is_zero(v: Value) -> bool:
         return False
 
 
-def _tap_of(w: Value, way: list[Value], y: Value, x: Value) -> int | None:
-    """The place of the last axis of w where ones make x of x: tried on one x, generic, which tells for all since y is linear in
+def _tap_of(w: Value, way: list[Value], y: Value, x: Value) -> tuple[int, int] | None:
+    """The place, and the axis of w, where ones make x of x: tried on one x, generic, which tells for all since y is linear in
     it."""
     if max(n.numel for n in way) > LARGEST:
         return None
     given = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for tap in range(w.shape[-1]):
-        ones = torch.zeros(w.shape, dtype=torch.float64)
-        ones[..., tap] = 1.0
-        try:
-            if torch.equal(through(way, {x.id: given, w.id: ones}), given):
-                return tap
-        except (KeyError, RuntimeError):
-            return None
+    on = {n.id for n in way} | {w.id, x.id}
+    still = {
+        a.id: torch.zeros(a.shape, dtype=torch.float64) for n in way for a in n.args if a.learned and a.id not in on
+    }
+    for axis in sorted(range(w.ndim), key=lambda a: (a != w.ndim - 1, a)):
+        for place in range(w.shape[axis]) if 1 < w.shape[axis] <= WIDEST else ():
+            ones = torch.zeros(w.shape, dtype=torch.float64)
+            ones.select(axis, place).fill_(1.0)
+            try:
+                if torch.equal(through(way, {x.id: given, w.id: ones} | still), given):
+                    return place, axis - w.ndim
+            except (KeyError, RuntimeError):
+                return None
     return None
 
 
