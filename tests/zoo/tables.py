@@ -69,3 +69,21 @@ add(
     lambda: Call(Stacked(), (torch.randn(23, 4),)),
     why="each unit of each matrix that is read has a scale of its own, and those that are not read are free",
 )
+
+
+class Sorted(nn.Module):
+    """Vectors put into an order that the input tells, between two linear maps."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.enter, self.leave, self.whole = nn.Linear(5, 4, bias=False), nn.Linear(4, 6, bias=False), whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[..., :1].argsort(1).expand(-1, -1, 4) if self.whole else x[..., :4].argsort(1)
+        return torch.tanh(self.leave(self.enter(x).gather(1, order)))
+
+
+add("sorted-vectors", 4 * 4, lambda: Call(Sorted(True), (torch.randn(23, 7, 5),)), why="vectors are taken whole: GL(4)")
+add(
+    "sorted-entries", 4, lambda: Call(Sorted(False), (torch.randn(23, 7, 5),)), why="each entry has an order of its own"
+)

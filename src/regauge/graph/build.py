@@ -169,7 +169,7 @@ class Builder:
         return self.einsum([ins], range(len(shape)), x, sizes=dict(enumerate(shape)))
 
     def repeated(self, x: Value) -> frozenset[int]:
-        """Axes over which a value without parameters was expanded, whatever the input."""
+        """Axes over which a value was expanded, whatever the input."""
         return self._repeated.get(x.id, frozenset())
 
     def sum(self, x: Value, axes: Sequence[int], keepdim: bool = False, mean: bool = False) -> Value:
@@ -261,7 +261,10 @@ class Builder:
     def op(self, op: Op, xs: Sequence[Value], shape: Sequence[int]) -> Value:
         if not any(x.learned for x in xs):
             return self._folded(op, tuple(xs), tuple(shape))
-        return self._make(op, tuple(xs), shape, learned=True, data=any(x.data for x in xs))
+        value = self._make(op, tuple(xs), shape, learned=True, data=any(x.data for x in xs))
+        if repeated := self._repeats(op, tuple(xs), value.shape):
+            self._repeated[value.id] = repeated
+        return value
 
     def _folded(self, op: Op, xs: tuple[Value, ...], shape: tuple[int, ...]) -> Value:
         key = (_identity(op), tuple(x.id for x in xs), shape)
@@ -275,6 +278,8 @@ class Builder:
 
     def _repeats(self, op: Op, xs: tuple[Value, ...], shape: tuple[int, ...]) -> frozenset[int]:
         """Axes along which an operation on values that repeat themselves does so too."""
+        if isinstance(op, Reshape):
+            return self._beside_ones(xs[0], shape)
         given = labels_of(op)
         if given is None or isinstance(op, Along):
             return frozenset()
@@ -283,6 +288,13 @@ class Builder:
             l for x, labels in zip(xs, ins, strict=True) for a, l in enumerate(labels) if a not in self.repeated(x)
         }
         return frozenset(a for a, l in enumerate(out) if l not in varying and shape[a] > 1)
+
+    def _beside_ones(self, x: Value, shape: tuple[int, ...]) -> frozenset[int]:
+        """Those of a view that differs by axes of size 1 alone."""
+        old, new = ([a for a, n in enumerate(s) if n > 1] for s in (x.shape, shape))
+        if not self.repeated(x) or [x.shape[a] for a in old] != [shape[a] for a in new]:
+            return frozenset()
+        return frozenset(new[old.index(a)] for a in self.repeated(x) if a in old)
 
     def _make(self, op: Op, xs: tuple[Value, ...], shape: Sequence[int], learned: bool, data: bool) -> Value:
         key = (_identity(op), tuple(x.id for x in xs), tuple(shape))

@@ -77,7 +77,8 @@ def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
     reach = reach if reach is not None and 0 <= reach[0] <= reach[1] < n else None
     marks = tuple((e, k) for e, k in index.op.marks if 0 <= k < n) if isinstance(index.op, Free) else ()
     key, shape = f"one_hot:{index.id}:{n}", [*index.shape, n]
-    return b.free(key, shape, rows, index.data, total=(index.ndim, 1.0), reach=reach, marks=marks)
+    repeated = b.repeated(index)
+    return b.free(key, shape, rows, index.data, (index.ndim, 1.0), reach, repeated, marks)
 
 
 def _compared(b: Builder, index: Value, n: int) -> Value:
@@ -146,10 +147,13 @@ def ranked(b: Builder, x: Value, axis: int, k: int, name: str, order: Callable[[
 
 
 def chosen(b: Builder, x: Value, axis: int, hot: Value) -> Value:
-    """The entries of x at one-hot rows that stand along the same axis."""
+    """The entries of x at one-hot rows that stand along the same axis. Rows that were expanded are whole rows' choices."""
     labels = list(range(x.ndim))
     mine = [50 if a == axis else a for a in labels]
-    return b.einsum([mine, [*labels, 50]], labels, x, hot)
+    same = b.repeated(hot) - {axis, hot.ndim - 1}
+    for a in sorted(same, reverse=True):
+        hot = b.select(hot, a, 0)
+    return b.einsum([mine, [*(a for a in labels if a not in same), 50]], labels, x, hot)
 
 
 def _topk_samples(t: Draw) -> list[tuple[Any, ...]]:
