@@ -1,20 +1,19 @@
-"""The values of a graph one after the other, its weights read ahead and a few rows at a time.
+"""The values of a graph one after the other, its weights read a few rows at a time.
 
 What stands in memory is activations and a few pieces of weights. A weight that one contraction reads is split along its
-first axis: each piece is read into memory that is used again, and contracted while it is in the processor's cache and the
-next one is on its way. Where the processor multiplies bfloat16, a matrix that is stored so meets its vectors in bfloat16
-(rounded as the weights are, summed in float32); otherwise it is widened. Of a weight that is contracted with a constant (a
-table with the rows that the inputs ask for), only the rows that the constant names are read.
+first axis: each of a few threads reads a piece into memory of its own that is used again, and contracts it while it is in
+the processor's cache and the others read theirs. Where the processor multiplies bfloat16, a matrix that is stored so meets
+its vectors in bfloat16 (rounded as the weights are, summed in float32); otherwise it is widened. Of a weight that is
+contracted with a constant (a table with the rows that the inputs ask for), only the rows that the constant names are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
-from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, local
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -24,9 +23,11 @@ from torch import Tensor
 from regauge.graph.ir import Einsum, Free, Graph, Param, Value, evaluate
 from regauge.solve.plan import Plan
 
-PIECE = 1 << 20  # entries of a weight that are read and used at once
+PIECE = 1 << 21  # entries of a weight that are read and used at once, at most
+LEAST = 1 << 19  # and at least, where there are more: below, handing them to a thread takes as long
 LARGE = 1 << 14  # entries from which a weight is used in pieces
-AHEAD = 4  # pieces that are read before they are asked for
+ROOM = 1 << 12  # bytes more, for how the rows lie in their page
+THREADS = 2  # at least: one multiplies while the other one reads
 
 
 @runtime_checkable
@@ -36,16 +37,6 @@ class Rowwise(Protocol):
     def rows(self, name: str, first: int, last: int, into: Tensor | None = None) -> Tensor:
         """into: bytes that may be used for them."""
         ...
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stored tensor in float32, or some of its rows as they are stored: from first to last, or of the numbers `which`."""
-
-    name: str
-    first: int = 0
-    last: int | None = None
-    which: Tensor | None = None
 
 
 def values(plan: Plan, state: Mapping[str, Tensor], wanted: set[int]) -> Iterator[tuple[int, Tensor]]:
@@ -58,14 +49,13 @@ def values(plan: Plan, state: Mapping[str, Tensor], wanted: set[int]) -> Iterato
     whole = {a.id for v in order for j, a in enumerate(v.args) if a.id in used and cut.get(v.id) != j}
     order = [v for v in order if v.id not in used or v.id in whole]
     held: dict[int, Tensor] = {}
-    pieces = [p for v in order for p in _pieces(v, cut.get(v.id), named.get(v.id))]
-    with Ahead(Source(plan, state), pieces) as ahead:
+    with Source(plan, state) as source:
         for v in order:
             match v.op:
-                case Param(chart=chart, updates=updates):
-                    held[v.id] = chart.forward(ahead.next())
+                case Param(name, chart=chart, updates=updates):
+                    held[v.id] = chart.forward(source.whole(name))
                     for u in updates:
-                        held[v.id] = held[v.id] + u.value(ahead.source.whole)
+                        held[v.id] = held[v.id] + u.value(source.whole)
                 case Free():
                     t = v.op.thunk()
                     held[v.id] = t.float() if t.is_floating_point() else t
@@ -74,7 +64,7 @@ def values(plan: Plan, state: Mapping[str, Tensor], wanted: set[int]) -> Iterato
                     if k is None:
                         held[v.id] = evaluate(op, [held[a.id] for a in v.args], v.shape)
                     else:
-                        held[v.id] = _contracted(v, k, named.get(v.id), held, ahead)
+                        held[v.id] = _contracted(v, k, named.get(v.id), held, source)
                     for a in v.args:
                         left[a.id] -= 1
                         if not left[a.id]:
@@ -130,21 +120,6 @@ def _cut(v: Value, readers: Mapping[int, int]) -> int | None:
     return None
 
 
-def _pieces(v: Value, cut: int | None, named: Tensor | None) -> Iterator[Piece]:
-    """What has to be read for a value, in order."""
-    if isinstance(v.op, Param):
-        yield Piece(v.op.name)
-    elif cut is not None:
-        weight = v.args[cut]
-        assert isinstance(weight.op, Param)
-        name, (n, *rest) = weight.op.name, weight.shape
-        if named is not None:
-            yield Piece(name, which=named)
-            return
-        step = max(1, PIECE // max(prod(rest), 1))
-        yield from (Piece(name, i, min(i + step, n)) for i in range(0, n, step))
-
-
 def _named(v: Value, cut: int) -> Tensor | None:
     """Rows of the operand that a constant does not multiply by zero, where that spares most of them."""
     assert isinstance(v.op, Einsum)
@@ -160,102 +135,81 @@ def _named(v: Value, cut: int) -> Tensor | None:
     return None
 
 
-class Ahead:
-    """The pieces in order, read by a thread of its own: whole tensors in memory of theirs, rows in one of a few buffers,
-    until they are given back."""
-
-    def __init__(self, source: Source, pieces: list[Piece]) -> None:
-        self.source, self.pieces = source, pieces
-        self.ready: SimpleQueue[tuple[Tensor, Tensor | None] | BaseException] = SimpleQueue()
-        self.free: SimpleQueue[Tensor | None] = SimpleQueue()
-        self.thread = Thread(target=self._read_all, daemon=True)
-
-    def __enter__(self) -> Ahead:
-        for _ in range(AHEAD):
-            self.free.put(torch.empty(PIECE * torch.float32.itemsize, dtype=torch.uint8))
-        self.thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.free.put(None)
-        self.thread.join()
-
-    def lent(self) -> tuple[Tensor, Tensor | None]:
-        """The next piece, and the buffer that has to be given back after use."""
-        found = self.ready.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    def next(self) -> Tensor:
-        """The next piece, a whole tensor."""
-        found, buffer = self.lent()
-        assert buffer is None
-        return found
-
-    def _read_all(self) -> None:
-        try:
-            for piece in self.pieces:
-                buffer = None
-                if piece.last is not None and (buffer := self.free.get()) is None:
-                    return
-                self.ready.put((self.source.read(piece, buffer), buffer))
-        except BaseException as error:
-            self.ready.put(error)
-
-
 class Source:
-    """The state dict by pieces. One that cannot give rows gives each tensor once, as a whole."""
+    """The state dict, whole tensors in float32 or some of their rows as they are stored, and the threads that use these. A
+    state that cannot give rows gives each tensor once, as a whole."""
 
     def __init__(self, plan: Plan, state: Mapping[str, Tensor]) -> None:
         self.plan, self.state = plan, state
-        self.one = Lock()  # at a time
+        self.one = Lock()  # at a time, of whole tensors
         self.last: tuple[str, Tensor] | None = None
+        self.mine = local()
+        self.threads = torch.get_num_threads()
+        self.crew = ThreadPoolExecutor(max(THREADS, self.threads), initializer=torch.set_num_threads, initargs=(1,))
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.crew.shutdown()
+        torch.set_num_threads(self.threads)  # parts of torch keep one number for all threads
 
     def whole(self, name: str) -> Tensor:
-        return self.read(Piece(name))
+        return self._stored(self._known(name)).float()
 
-    @torch.no_grad()
-    def read(self, piece: Piece, into: Tensor | None = None) -> Tensor:
+    def named(self, name: str, which: Tensor) -> Tensor:
+        """The rows of these numbers."""
+        name, state = self._known(name), self.state
+        if isinstance(state, Rowwise):
+            return torch.cat([state.rows(name, i, i + 1) for i in which.tolist()])
+        return self._stored(name)[which]
+
+    def rows(self, name: str, first: int, last: int) -> Tensor:
+        """Rows in memory of this thread, until it reads the next ones."""
+        name, state = self._known(name), self.state
+        if not isinstance(state, Rowwise):
+            return self._stored(name)[first:last]
+        if not hasattr(self.mine, "buffer"):
+            self.mine.buffer = torch.empty(PIECE * torch.float32.itemsize + ROOM, dtype=torch.uint8)
+        return state.rows(name, first, last, self.mine.buffer)
+
+    def _known(self, name: str) -> str:
+        return next(n for n in (name, *self.plan.aliases.get(name, ())) if n in self.state)
+
+    def _stored(self, name: str) -> Tensor:
         with self.one:
-            return self._read(piece, into)
-
-    def _read(self, piece: Piece, into: Tensor | None) -> Tensor:
-        state, known = self.state, (piece.name, *self.plan.aliases.get(piece.name, ()))
-        name = next(n for n in known if n in state)
-        if isinstance(state, Rowwise) and (piece.which is not None or piece.last is not None):
-            if piece.which is not None:
-                return torch.cat([state.rows(name, i, i + 1) for i in piece.which.tolist()])
-            return state.rows(name, piece.first, piece.last or 0, into)
-        if self.last is None or self.last[0] != name:
-            self.last = name, state[name].detach()
-        whole = self.last[1]
-        if piece.which is not None:
-            return whole[piece.which]
-        return whole.float() if piece.last is None else whole[piece.first : piece.last]
+            if self.last is None or self.last[0] != name:
+                self.last = name, self.state[name].detach()
+            return self.last[1]
 
 
-def _contracted(v: Value, cut: int, named: Tensor | None, held: Mapping[int, Tensor], ahead: Ahead) -> Tensor:
+def _contracted(v: Value, cut: int, named: Tensor | None, held: Mapping[int, Tensor], source: Source) -> Tensor:
     """The contraction, piece by piece: side by side along the first label of the weight, or summed over it."""
-    assert isinstance(v.op, Einsum)
-    label, total = v.op.ins[cut][0], v.args[cut].shape[0]
-    parts: list[Tensor] = []
-    at = 0
-    while at < total:
-        rows, buffer = ahead.lent()
-        last = total if named is not None else at + len(rows)
-        which = named if named is not None else torch.arange(at, last) if len(rows) < total else None
-        at = last
+    op, weight = v.op, v.args[cut]
+    assert isinstance(op, Einsum) and isinstance(weight.op, Param)
+    name, label, (total, *rest) = weight.op.name, op.ins[cut][0], weight.shape
+
+    def product(rows: Tensor, which: Tensor | None) -> Tensor:
         args = [
             rows if j == cut else _narrowed(held[a.id], labels, label, which)
-            for j, (a, labels) in enumerate(zip(v.args, v.op.ins, strict=True))
+            for j, (a, labels) in enumerate(zip(v.args, op.ins, strict=True))
         ]
-        shape = [len(rows) if l == label else n for l, n in zip(v.op.out, v.shape, strict=True)]
-        parts.append(_product(v.op, cut, args, shape))
-        if buffer is not None:
-            ahead.free.put(buffer)
-    if label in v.op.out:
-        return torch.cat(parts, v.op.out.index(label)) if len(parts) > 1 else parts[0]
+        return _product(op, cut, args, [len(rows) if l == label else n for l, n in zip(op.out, v.shape, strict=True)])
+
+    if named is not None:
+        return product(source.named(name, named), named)
+    row = max(prod(rest), 1)
+    step = max(1, min(PIECE // row, max(LEAST // row, -(-total // THREADS))))
+
+    @torch.no_grad()
+    def one(at: int) -> Tensor:
+        last = min(at + step, total)
+        return product(source.rows(name, at, last), torch.arange(at, last) if last - at < total else None)
+
+    starts = range(0, total, step)
+    parts = list(source.crew.map(one, starts) if len(starts) > 1 else map(one, starts))
+    if label in op.out:
+        return torch.cat(parts, op.out.index(label)) if len(parts) > 1 else parts[0]
     return sum(parts[1:], parts[0])
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from torch import Tensor
 
 from regauge.checkpoint.buffers import Buffers
-from regauge.checkpoint.shards import Entry, typed
+from regauge.checkpoint.shards import SPARE, Entry, placed, typed
 from regauge.errors import InputError
 
 CHUNK = 1 << 20  # bytes that are hashed while they are still in the processor's cache
@@ -71,7 +71,7 @@ class Ahead:
                     if e.start < at:
                         raise InputError(f"{self.path}: {e.name} overlaps the tensor before it: write the file again")
                     self._pass(stream, scratch, e.start - at)
-                    raw = self.buffers.take(e.size)
+                    raw = placed(self.buffers.take(e.size + SPARE), e)
                     if self.buffers.closed:
                         return
                     self._fill(stream, memoryview(raw.numpy().data), e)

@@ -46,7 +46,7 @@ class Buffers:
     def give(self, t: Tensor) -> None:
         """Take back what was lent for this tensor, if it was; its numbers are gone."""
         with self.changed:
-            buffer = self.lent.pop(t.data_ptr(), None)
+            buffer = self.lent.pop(t.untyped_storage().data_ptr(), None)
             if buffer is not None:
                 self.free.append(buffer)
                 self.changed.notify_all()

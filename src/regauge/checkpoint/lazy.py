@@ -40,7 +40,8 @@ class LazyState(Mapping[str, Tensor]):
 
     def group(self, group: Group) -> dict[str, Tensor]:
         """What a group of file tensors becomes; checked to come back to the same bits."""
-        if self.last is None or self.last[0] is not group:
+        last = self.last
+        if last is None or last[0] is not group:
             self.last = None
             stored = {n: self.shards[n] for n in group.files}
             made = self.naming.load(group, stored)
@@ -51,8 +52,8 @@ class LazyState(Mapping[str, Tensor]):
                     f"{odd[0]}: transformers converts it on loading in a way that does not come back to the same "
                     "numbers: no file can be written for it"
                 )
-            self.last = (group, made)
-        return self.last[1]
+            self.last = last = (group, made)
+        return last[1]
 
     def stored_dtype(self, name: str) -> torch.dtype:
         from regauge.checkpoint.shards import DTYPES
