@@ -51,6 +51,31 @@ def test_integers_lie_within_their_bounds():
             assert low <= int(n.min()) and int(n.max()) <= high
 
 
+def test_few_integers_are_followed_together():
+    """Of two places with two kinds each: a number for each pair that differs, and distances where the kinds are the same."""
+
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(100, 2)
+
+        def counted(self, ids: Tensor) -> Tensor:
+            kinds = torch.where(ids > 1, 5, 2)
+            here, there = kinds[:, :, None], kinds[:, None, :]
+            near = torch.arange(ids.shape[1]) - torch.arange(ids.shape[1])[:, None] + 20
+            return torch.where(here == there, near, 50 + 9 * here - there)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.table(self.counted(ids))
+
+    model, rng = Pairs(), torch.Generator().manual_seed(0)
+    draws = [torch.randint(0, 4, (3, 4), generator=rng) for _ in range(30)]
+    captured = capture(model, (draws[0],), None)
+    (table,) = [n for n in captured.graph.nodes if "embedding" in str(n.target)]
+    met = {int(x) for ids in draws for x in model.counted(ids).unique()}
+    assert Reach(captured).among(table.args[1]) == met == {63, 93, *range(17, 24)}
+
+
 @pytest.mark.parametrize("given", [lambda ids: ids, lambda ids: ids + 1, lambda ids: ids.float().round().long()])
 def test_what_may_be_anything_has_no_bounds(given):
     class Looked(nn.Module):

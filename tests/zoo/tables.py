@@ -50,6 +50,15 @@ add_hashed(
     why="a reader of all rows",
 )
 
+add_hashed(
+    "rows-between",
+    27 * 4,
+    40,
+    lambda a, b: torch.where(a > 3, 3 * (b % 12), 1),
+    lambda a, b: 3 * (a % 3),
+    why="of all rows thirteen are read, whatever the tokens are",
+)
+
 
 class Stacked(nn.Module):
     """A stack of matrices of which some are read, each on its own, and a stack of others behind a relu."""

@@ -1,4 +1,5 @@
-"""Which integers a value without parameters may hold, for every input: interval arithmetic over the traced graph.
+"""Which integers a value without parameters may hold, for every input: arithmetic of intervals, and of sets where they are
+few, over the traced graph.
 
 Positions that are counted from the tokens (a running sum of a mask) lie between the first and the last row that they can
 reach, and what is read out of a table of zeros is zero, whatever the tokens are.
@@ -6,7 +7,10 @@ reach, and what is read out of a table of zeros is zero, whatever the tokens are
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +21,8 @@ from regauge.graph.capture import Captured
 Bounds = tuple[int, int] | None  # the least and the greatest; None: unknown
 
 LARGEST = 1 << 22  # entries that a look at a constant may cost
+FEW = 256  # integers that are followed one by one
+WIDE = 1 << 31  # beyond this an integer may not fit
 FILLED = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
 SAME = (
     "_to_copy to type_as clone alias detach detach_ contiguous view _unsafe_view reshape expand unsqueeze squeeze slice "
@@ -30,6 +36,7 @@ class Reach:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
         self.found: dict[fx.Node, Bounds] = {}
+        self.sets: dict[fx.Node, frozenset[int] | None] = {}
         self.given: set[fx.Node] = set()  # nodes that depend on an input
         for node in captured.graph.nodes:
             enters = node.op == "placeholder" and node.name not in captured.constants
@@ -40,6 +47,69 @@ class Reach:
         if node not in self.found:
             self.found[node] = self._of(node)
         return self.found[node]
+
+    def among(self, node: fx.Node) -> frozenset[int] | None:
+        """All integers that it may hold, where they are few."""
+        if node not in self.sets:
+            bounds, found = self.of(node), self._among(node)
+            if found is None and bounds is not None and bounds[1] - bounds[0] < FEW:
+                found = frozenset(range(bounds[0], bounds[1] + 1))
+            fits = found is not None and len(found) <= FEW and all(abs(x) < WIDE for x in found)
+            self.sets[node] = found if fits else None
+        return self.sets[node]
+
+    def _among(self, node: fx.Node) -> frozenset[int] | None:
+        if self.of(node) is None:
+            return None
+        if node not in self.given:
+            return frozenset(self.captured.evaluate(node).unique().tolist())
+        if self._entrywise(node):
+            return self._together(node)
+        if node.op != "call_function" or "." not in str(node.target):
+            return None
+        name, args = str(node.target).split(".")[1], node.args
+        if name in ("cat", "stack"):
+            parts = [self._few(x) for x in args[0]]  # type: ignore[union-attr]
+            return None if None in parts else frozenset().union(*(p for p in parts if p is not None))
+        return self._few(args[0]) if name in SAME else None
+
+    def _together(self, node: fx.Node) -> frozenset[int] | None:
+        """Of what is computed entry by entry: from all that the values it is made of hold together, each the same throughout."""
+        made_of = self._parts(node)
+        if made_of is None or prod(map(len, made_of.values())) > LARGEST >> 8:
+            return None
+
+        def entry(x: Any, at: dict[fx.Node, int]) -> int:
+            if not isinstance(x, fx.Node):
+                return int(x)
+            if x not in at:
+                at[x] = int(ENTRYWISE[str(x.target).split(".")[1]](*(entry(y, at) for y in x.args)))
+            return at[x]
+
+        return frozenset(entry(node, dict(zip(made_of, at, strict=True))) for at in product(*made_of.values()))
+
+    def _parts(self, x: fx.Node) -> dict[fx.Node, frozenset[int]] | None:
+        """What a value is made of entry by entry; of comparisons with what may be anything it is told that they are 0 or 1."""
+        if not self._entrywise(x):
+            found = self.among(x)
+            return None if found is None else {x: found}
+        made_of: dict[fx.Node, frozenset[int]] = {}
+        for y in x.all_input_nodes:
+            parts = self._parts(y)
+            if parts is None:
+                return {x: frozenset({0, 1})} if x.meta["val"].dtype == torch.bool else None
+            made_of |= parts
+        return made_of
+
+    def _entrywise(self, node: fx.Node) -> bool:
+        known = node in self.given and node.op == "call_function" and "." in str(node.target) and not node.kwargs
+        whole = all(isinstance(x, fx.Node) or isinstance(x, int | float) and int(x) == x for x in node.args)
+        return known and whole and str(node.target).split(".")[1] in ENTRYWISE
+
+    def _few(self, x: Any) -> frozenset[int] | None:
+        if isinstance(x, fx.Node):
+            return self.among(x)
+        return frozenset({int(x)}) if isinstance(x, int | float) and int(x) == x else None
 
     def _of(self, node: fx.Node) -> Bounds:
         value = node.meta.get("val")
@@ -113,4 +183,22 @@ COMBINED: dict[str, Callable[[tuple[int, int], tuple[int, int]], Bounds]] = {
     "mul": _product,
     "minimum": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
     "maximum": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+}
+ENTRYWISE: dict[str, Callable[..., int]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "rsub": lambda x, y: y - x,
+    "mul": operator.mul,
+    "neg": operator.neg,
+    "minimum": min,
+    "maximum": max,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "logical_not": operator.not_,
+    "where": lambda c, x, y: x if c else y,
+    "masked_fill": lambda x, c, y: y if c else x,
 }

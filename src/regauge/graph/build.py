@@ -53,9 +53,10 @@ class Builder:
         reach: tuple[int, int] | None = None,
         repeated: frozenset[int] = frozenset(),
         marks: tuple[tuple[str, int], ...] = (),
+        among: tuple[int, ...] = (),
     ) -> Value:
         """A value without parameters above it; repeated: axes over which it was expanded, whatever the input."""
-        value = self._make(Free(key, thunk, data, total, reach, marks), (), shape, learned=False, data=data)
+        value = self._make(Free(key, thunk, data, total, reach, marks, among), (), shape, learned=False, data=data)
         self._repeated[value.id] = repeated
         return value
 

@@ -122,8 +122,8 @@ class Free:
     `thunk` computes it from the example inputs; it may fail (KeyError) where those have no values. `data` tells whether
     an input is above it. total: (axis, sum over it) where that is known for every input (one-hot rows, centred values).
     reach: the least and the greatest integer that it may hold, for every input; of one-hot rows, the first and the last
-    place that they may hit. marks: (event, integer) where it holds this integer wherever the event happens and nowhere else;
-    of one-hot rows, which place they then hit.
+    place that they may hit. among: all of these integers, in order, where they are known to be few. marks: (event, integer)
+    where it holds this integer wherever the event happens and nowhere else; of one-hot rows, which place they then hit.
     """
 
     key: str
@@ -132,6 +132,7 @@ class Free:
     total: tuple[int, float] | None = None
     reach: tuple[int, int] | None = None
     marks: tuple[tuple[str, int], ...] = ()
+    among: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

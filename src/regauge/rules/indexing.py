@@ -78,7 +78,8 @@ def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
     marks = tuple((e, k) for e, k in index.op.marks if 0 <= k < n) if isinstance(index.op, Free) else ()
     key, shape = f"one_hot:{index.id}:{n}", [*index.shape, n]
     repeated = b.repeated(index)
-    return b.free(key, shape, rows, index.data, (index.ndim, 1.0), reach, repeated, marks)
+    few = index.op.among if isinstance(index.op, Free) and reach is not None else ()
+    return b.free(key, shape, rows, index.data, (index.ndim, 1.0), reach, repeated, marks, few)
 
 
 def _compared(b: Builder, index: Value, n: int) -> Value:

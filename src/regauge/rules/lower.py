@@ -147,9 +147,9 @@ class _Driver:
             dtype = node.meta["val"].dtype
             return self.builder.free(node.name, shape, lambda: torch.full(shape, reach[0], dtype=dtype), False)
         marks = self.marked.of(node) if data else ()
-        repeated = _expanded(node)
+        among = tuple(sorted(self.reach.among(node) or ())) if data else ()
         return self.builder.free(
-            node.name, shape, lambda: evaluate(node), data, reach=reach, repeated=repeated, marks=marks
+            node.name, shape, lambda: evaluate(node), data, None, reach, _expanded(node), marks, among
         )
 
     def _from_operands(self, node: fx.Node, data: bool) -> Value:

@@ -67,9 +67,17 @@ def _op(v: Value) -> list[Any]:
         case Param(name, chart, statistic, updates):
             added = [[u.coef, [[f.name, list(f.shape), f.flipped] for f in u.factors], u.flipped] for u in updates]
             return ["param", name, [list(s) for s in chart.steps], statistic, added]
-        case Free(key, _, data, total, reach, marks):
+        case Free(key, _, data, total, reach, marks, among):
             bounds = [list(pair) if pair else None for pair in (total, reach)]
-            return ["free", key, data, *bounds, [list(m) for m in marks], _constant(v)]
+            return [
+                "free",
+                key,
+                data,
+                *bounds,
+                [list(m) for m in marks],
+                _constant(v),
+                *([list(among)] if among else []),
+            ]
         case Einsum(ins, out):
             return ["einsum", [list(i) for i in ins], list(out)]
         case Add(coefs, ins, out):
@@ -183,9 +191,10 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
                 Update(c, tuple(Factor(n, tuple(s), t) for n, s, t in fs), turned) for c, fs, turned in added
             )
             return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic, updates)
-        case ["free", key, data, total, reach, marks, constant]:
+        case ["free", key, data, total, reach, marks, constant, *rest]:
             total, reach = (tuple(pair) if pair else None for pair in (total, reach))
-            return Free(key, _thunk(constant, shape), data, total, reach, tuple((e, k) for e, k in marks))
+            among = tuple(rest[0]) if rest else ()
+            return Free(key, _thunk(constant, shape), data, total, reach, tuple((e, k) for e, k in marks), among)
         case ["einsum", ins, out]:
             return Einsum(tuple(map(tuple, ins)), tuple(out))
         case ["add", coefs, ins, out]:

@@ -66,6 +66,8 @@ def _picked(user: Value, table: Value) -> set[int] | None:
         return None
     if other.op.data:
         reach = other.op.reach
+        if other.op.among:
+            return set(other.op.among)
         return None if reach is None else set(range(reach[0], reach[1] + 1))
     try:
         hot = other.op.thunk()
