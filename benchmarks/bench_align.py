@@ -16,11 +16,12 @@ from time import perf_counter, process_time
 
 import torch
 
-from regauge.align.sketch import sketch
+from regauge.align.sketch import SAMPLES, sketch
 from regauge.jobs.diff import side
-from regauge.jobs.fingerprint import make, prepared
+from regauge.jobs.fingerprint import LENGTH, make, prepared
 
-REPEATS = 3
+REPEATS = 5
+WIDE = 2048  # entries of a vector
 
 
 SMALL = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
@@ -52,6 +53,18 @@ def plain_read(folder: Path) -> int:
     return total
 
 
+def read_and_multiply(folder: Path) -> None:
+    """Every byte of the weights, as bfloat16, met by as many vectors as the sketch has samples times tokens: what it cannot do
+    without, on one processor."""
+    buffer = torch.empty(1 << 21, dtype=torch.bfloat16)
+    view = memoryview(buffer.view(torch.uint8).numpy().data)
+    x = torch.randn(SAMPLES * LENGTH, WIDE).bfloat16()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb", buffering=0) as stream:
+            while stream.readinto(view):
+                torch.mm(x, buffer.view(-1, WIDE).mT)
+
+
 def read_tensors(state: object) -> None:
     """Every tensor of the state, one after the other."""
     for name in state:  # type: ignore[attr-defined]
@@ -81,12 +94,14 @@ def main() -> None:
         infer = perf_counter() - start
         name = make(sample)
         read = timed(lambda: plain_read(folder))
+        multiplied = timed(lambda: read_and_multiply(folder))
         tensors = timed(lambda: read_tensors(found.state))
         sketched = timed(lambda: sketch(gauge, found.state, name))
         print(f"weights                          {size / 1e6:8.0f} MB")
         for what, (wall, work) in (
             ("plain read (page cache)", read),
             ("every tensor read", tensors),
+            ("read and multiplied", multiplied),
             ("sketch", sketched),
         ):
             print(f"{what:32} {wall:8.2f} s {wall / read[0]:6.1f} x    processor {work:8.2f} s {work / read[1]:6.1f} x")

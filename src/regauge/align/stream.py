@@ -24,7 +24,7 @@ from regauge.graph.ir import Einsum, Free, Graph, Param, Value, evaluate
 from regauge.solve.plan import Plan
 
 PIECE = 1 << 21  # entries of a weight that are read and used at once, at most
-LEAST = 1 << 19  # and at least, where there are more: below, handing them to a thread takes as long
+LEAST = 1 << 20  # and at least, where there are more: below, handing them to a thread takes as long
 LARGE = 1 << 14  # entries from which a weight is used in pieces
 ROOM = 1 << 12  # bytes more, for how the rows lie in their page
 THREADS = 2  # at least: one multiplies while the other one reads
