@@ -212,6 +212,7 @@ def test_undo_needs_its_record(tmp_path: Path) -> None:
         undo(a, tmp_path / "c")
     apply(a, b, RANDOM)
     element = b / "regauge.element"
-    element.write_bytes(element.read_bytes()[:-1] + b"\0")
+    held = element.read_bytes()
+    element.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
     with pytest.raises(InputError, match="is not the element"):
         undo(b, tmp_path / "c")

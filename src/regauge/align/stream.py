@@ -9,7 +9,8 @@ contracted with a constant (a table with the rows that the inputs ask for), only
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
@@ -145,7 +146,8 @@ class Source:
         self.last: tuple[str, Tensor] | None = None
         self.mine = local()
         self.threads = torch.get_num_threads()
-        self.crew = ThreadPoolExecutor(max(THREADS, self.threads), initializer=torch.set_num_threads, initargs=(1,))
+        self.helpers = max(THREADS, self.threads) - 1
+        self.crew = ThreadPoolExecutor(self.helpers, initializer=torch.set_num_threads, initargs=(1,))
 
     def __enter__(self) -> Source:
         return self
@@ -172,6 +174,24 @@ class Source:
         if not hasattr(self.mine, "buffer"):
             self.mine.buffer = torch.empty(PIECE * torch.float32.itemsize + ROOM, dtype=torch.uint8)
         return state.rows(name, first, last, self.mine.buffer)
+
+    def shared(self, call: Callable[[int], Tensor], over: Sequence[int]) -> list[Tensor]:
+        """The results in order; this thread and its helpers take the calls one by one."""
+        left, made = deque(over), dict[int, Tensor]()
+
+        def work() -> None:
+            while left:
+                try:
+                    i = left.popleft()
+                except IndexError:  # another one took the last
+                    return
+                made[i] = call(i)
+
+        helped = [self.crew.submit(work) for _ in range(min(self.helpers, len(over) - 1))]
+        work()
+        for h in helped:
+            h.result()
+        return [made[i] for i in over]
 
     def _known(self, name: str) -> str:
         return next(n for n in (name, *self.plan.aliases.get(name, ())) if n in self.state)
@@ -206,8 +226,7 @@ def _contracted(v: Value, cut: int, named: Tensor | None, held: Mapping[int, Ten
         last = min(at + step, total)
         return product(source.rows(name, at, last), torch.arange(at, last) if last - at < total else None)
 
-    starts = range(0, total, step)
-    parts = list(source.crew.map(one, starts) if len(starts) > 1 else map(one, starts))
+    parts = source.shared(one, range(0, total, step))
     if label in op.out:
         return torch.cat(parts, op.out.index(label)) if len(parts) > 1 else parts[0]
     return sum(parts[1:], parts[0])
