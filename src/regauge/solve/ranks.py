@@ -252,7 +252,9 @@ def _plain(reader: Value, v: Value, users: Users) -> bool:
     """A product with something else, or a sum; of the parameter itself or of a part or view of it."""
     match reader.op:
         case Einsum():
-            return len(reader.args) > 1 and reader.args.count(v) == 1
+            return reader.args.count(v) == 1 and (
+                len(reader.args) > 1 or all(_plain(r, reader, users) for r in users[reader.id])
+            )
         case Reshape() | Slice():
             return all(_plain(r, reader, users) for r in users[reader.id])
     return isinstance(reader.op, Add)
