@@ -15,11 +15,6 @@ SHEARED_STREAM = (
     "sheared along the mean by the covector that the norm keeps constant, which positions and readers follow"
 )
 REPEATED_HEADS_NORMED = "a norm over repeated value heads: rotations within a head"
-ABSORBED_BY_A_TABLE = (
-    "a table of the tokens takes up any function of the token that is added to it (a projection of another embedding): only "
-    "products of matrices are taken up so far"
-)
-
 COPIED_STREAMS = (
     "several streams that begin as copies of one embedding: the maps that mix them read fewer directions than they have in the "
     "first layers"
@@ -36,8 +31,6 @@ REASONS: dict[str, str] = {
         "a table that only a norm reads: with its eps a norm can be inverted, so that the table takes up the gain; only products "
         "of matrices are taken up so far"
     ),
-    "gemma4": ABSORBED_BY_A_TABLE,
-    "gemma4_text": ABSORBED_BY_A_TABLE,
     "electra": NARROW_EMBEDDING,
     "rembert": NARROW_EMBEDDING,
     "blenderbot-small": SHEARED_STREAM,

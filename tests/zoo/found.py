@@ -527,3 +527,38 @@ add(
     lambda: Call(Written(bounded_scores, q=(2, 3), k=(2, 3), bias=(2,)), (floats(5, 4, 3),)),
     why="a bound that scores reach sees what is added to them",
 )
+
+
+def two_tables(own: bool, seen: bool = False) -> Call:
+    """A table beside a function of the same token (`own`, else of the token before), read with another token. seen: the
+    table is an output too."""
+
+    def run(m: Written, tokens: Tensor) -> Tensor:
+        x, rows = nn.functional.embedding(tokens, m.words), nn.functional.embedding(tokens, m.table)
+        y, z = torch.rms_norm(linear(x, m.w), (3,), m.gain, 0.1), 0.5 * rows
+        z = (y + z)[:, 1:] if own else y[:, :-1] + z[:, 1:]
+        out = torch.tanh(linear(z, m.read) + linear(x[:, :-1], m.other))
+        return torch.cat([out, rows[:, 1:]], -1) if seen else out
+
+    shapes = {"words": (23, 4), "table": (23, 3), "w": (3, 4), "gain": (3,), "read": (8, 3), "other": (8, 4)}
+    return Call(Written(run, **shapes), (tokens(23, 17),))
+
+
+add(
+    "table-takes-in-a-function",
+    3 * 3 + 4 * 4 + 4 * 3 + 3,
+    lambda: two_tables(own=True),
+    why="a table takes in whatever else is a function of its token: the map and the gain of that may be anything",
+)
+add(
+    "table-beside-another-token",
+    3 + 3 + 4 * 4,
+    lambda: two_tables(own=False),
+    why="of the token before it takes in nothing: a rotation behind the norm, three scales, GL(4) on the words",
+)
+add(
+    "table-that-is-seen",
+    4 * 4,
+    lambda: two_tables(own=True, seen=True),
+    why="a table that is read elsewhere is not free to take in anything",
+)

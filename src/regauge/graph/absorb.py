@@ -1,13 +1,43 @@
 """W x + c B A x = (W + c B A) x: a matrix that takes in the product of others.
 
-Where W is free to move and nothing else reads B and A, only the sum is seen: B and A may be anything, and W makes up for
-them. The graph then reads one parameter, the sum, as it reads a parameter in a chart.
+Where W is free to move, only the sum is seen: what the others do, W makes up for. The graph then reads one parameter, the
+sum, as it reads a parameter in a chart; others that nothing else reads may be anything.
 """
 
 from __future__ import annotations
 
-from regauge.graph.ir import Add, Einsum, Factor, Param, Update, Value
+from regauge.graph.ir import Add, Concat, Einsum, Free, Param, Pointwise, Reshape, Slice, Update, Value
 from regauge.graph.rewrite import Rewriter
+
+SMALL = 16  # entries of a constant that is written down with what is made of it
+
+
+def replayable(v: Value) -> bool:
+    """Made of parameters as they stand in the state dict, by operations that can be done again from a written graph."""
+    if v.data:
+        return False
+    match v.op:
+        case Param():
+            return plain(v)
+        case Free():
+            return v.numel <= SMALL and _known(v)
+        case Einsum() | Add() | Reshape() | Slice() | Concat():
+            return all(map(replayable, v.args))
+        case Pointwise():
+            return v.op.call is not None and all(map(replayable, v.args))
+    return False
+
+
+def plain(v: Value) -> bool:
+    """A parameter as it stands in the state dict."""
+    return isinstance(v.op, Param) and not v.op.statistic and not v.op.chart.steps and not v.op.updates
+
+
+def _known(v: Value) -> bool:
+    try:
+        return v.op.thunk() is not None  # type: ignore[union-attr]
+    except (KeyError, RuntimeError):
+        return False
 
 
 class Absorb(Rewriter):
@@ -29,9 +59,10 @@ class Absorb(Rewriter):
             matrix, flipped, x = found
             taken: dict[int, Update] = {}
             for k, (e, other) in enumerate(terms):
-                factors = None if other is y or other.shape != y.shape else self._chain(other, x)
-                if factors is not None:
-                    taken[k] = Update(e * factors[0] / c, factors[1], flipped)
+                product = None if other is y or other.shape != y.shape else self._chain(other, x)
+                if product is not None:
+                    made = self.b.permute(product, [1, 0]) if flipped else product
+                    taken[k] = Update(self.b.scale(made, e / c))
             if not taken:
                 continue
             assert isinstance(y.op, Einsum)
@@ -47,28 +78,14 @@ class Absorb(Rewriter):
         if len(v.args) != 2 or v.ndim != 2 or any(labels != v.op.out for labels in v.op.ins):
             return None
         for i in (0, 1):
-            w, c, other = v.args[i], v.op.coefs[i], v.args[1 - i]
-            if not self._open(w) or c != 1:
-                continue
-            scale, flipped = v.op.coefs[1 - i], False
-            while len(other.args) == 1 and other.ndim == 2 and self.single(other):
-                if isinstance(other.op, Add) and other.op.ins[0] == other.op.out:
-                    scale *= other.op.coefs[0]
-                elif isinstance(other.op, Einsum) and other.op.ins[0] == other.op.out[::-1]:
-                    flipped = not flipped
-                else:
-                    break
-                other = other.args[0]
-            factors = self._product(other)
-            if factors is not None:
-                return self._raised(w, (Update(scale, factors, flipped),))
+            w, other = v.args[i], self.new[v.args[1 - i].id]
+            if v.op.coefs[i] == 1 and self._open(w) and not isinstance(other.op, Param) and replayable(other):
+                return self._raised(w, (Update(self.b.scale(other, v.op.coefs[1 - i])),))
         return None
 
     def _open(self, w: Value) -> bool:
         """A matrix that nothing else reads, as it stands in the state dict."""
-        op = w.op
-        plain = isinstance(op, Param) and not op.statistic and not op.chart.steps and not op.updates
-        return plain and w.ndim == 2 and self.single(w)
+        return plain(self.new[w.id]) and w.ndim == 2 and self.single(w)
 
     def _raised(self, w: Value, updates: tuple[Update, ...]) -> Value:
         assert isinstance(w.op, Param)
@@ -89,9 +106,9 @@ class Absorb(Rewriter):
                 return w, True, x
         return None
 
-    def _chain(self, y: Value, x: Value) -> tuple[float, tuple[Factor, ...]] | None:
-        """y as a product of matrices on x, last factor first, with a number."""
-        scale, factors = 1.0, []
+    def _chain(self, y: Value, x: Value) -> Value | None:
+        """The matrix of y, a product of matrices on x that nothing else reads."""
+        scale, product = 1.0, None
         while y is not x:
             if isinstance(y.op, Add) and len(y.args) == 1 and y.op.ins[0] == y.op.out and self.single(y):
                 scale, y = scale * y.op.coefs[0], y.args[0]
@@ -100,24 +117,6 @@ class Absorb(Rewriter):
             if found is None:
                 return None
             w, flipped, y = found
-            factors.append(self._factor(w, flipped))
-        return (scale, tuple(factors)) if factors else None
-
-    def _product(self, y: Value) -> tuple[Factor, ...] | None:
-        """A product of two matrices that nothing else reads."""
-        if not isinstance(y.op, Einsum) or len(y.args) != 2 or not self.single(y) or not all(map(self._open, y.args)):
-            return None
-        (a, b), out = y.op.ins, y.op.out
-        shared = set(a) & set(b)
-        if len(shared) != 1 or len(out) != 2 or shared & set(out) or y.args[0] is y.args[1]:
-            return None
-        left, right = (0, 1) if out[0] in a else (1, 0)
-        (inner,) = shared
-        return (
-            self._factor(y.args[left], y.op.ins[left] == (inner, out[0])),
-            self._factor(y.args[right], y.op.ins[right] == (out[1], inner)),
-        )
-
-    def _factor(self, w: Value, flipped: bool) -> Factor:
-        assert isinstance(w.op, Param)
-        return Factor(w.op.name, (w.shape[0], w.shape[1]), flipped)
+            inner = self.b.permute(self.new[w.id], [1, 0]) if flipped else self.new[w.id]
+            product = inner if product is None else self.b.einsum(((0, 1), (1, 2)), (0, 2), product, inner)
+        return None if product is None else self.b.scale(product, scale)

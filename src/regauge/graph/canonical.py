@@ -34,6 +34,7 @@ from regauge.graph.rewrite import Rewriter, rewrite
 from regauge.graph.rows import read_in_part, read_in_place, rows_of_table
 from regauge.graph.selections import LateSelections
 from regauge.graph.steps import LARGEST, Steps, is_zero, linear_args, through
+from regauge.graph.tables import Tables
 
 REACH = 48  # values that a detour may hold
 
@@ -43,6 +44,7 @@ def canonical(graph: Graph) -> Graph:
     graph = rewrite(graph, LateSelections)
     graph = rewrite(graph, LateFlattening)
     graph = rewrite(graph, Absorb)
+    graph = rewrite(graph, Tables)
     graph = rewrite(graph, Steps)
     return rewrite(graph, _Detours)
 

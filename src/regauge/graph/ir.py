@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from math import prod
 
 import torch
@@ -75,38 +75,51 @@ _CHARTS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Factor:
-    """A matrix of the state dict in a product, by its name and shape; flipped: its transpose."""
-
-    name: str
-    shape: tuple[int, int]
-    flipped: bool
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Update:
-    """coef times the product of matrices that nothing else reads; flipped: the transpose of that."""
+    """What other parameters add to one: a value made of them alone, by operations that can be done again."""
 
-    coef: float
-    factors: tuple[Factor, ...]
-    flipped: bool
+    made: Value
+
+    @cached_property
+    def reads(self) -> dict[str, tuple[int, ...]]:
+        """The names of those parameters, and their shapes."""
+        return {v.op.name: v.shape for v in self.values if isinstance(v.op, Param)}
+
+    @cached_property
+    def values(self) -> tuple[Value, ...]:
+        """All that it is made of, in the order of the work."""
+        found: dict[Value, None] = {}
+
+        def go(v: Value) -> None:
+            if v not in found:
+                for a in v.args:
+                    go(a)
+                found[v] = None
+
+        go(self.made)
+        return tuple(found)
 
     def value(self, read: Callable[[str], Tensor]) -> Tensor:
-        """The matrix, from what `read` gives for the names of the factors."""
-        product = None
-        for f in self.factors:
-            t = read(f.name).mT if f.flipped else read(f.name)
-            product = t if product is None else product @ t
-        assert product is not None
-        return self.coef * (product.mT if self.flipped else product)
+        """The tensor, from what `read` gives for the names of the parameters."""
+        given = {v: read(v.op.name) for v in self.values if isinstance(v.op, Param)}
+        wide = next(iter(given.values()))
+        done: dict[Value, Tensor] = {}
+        for v in self.values:
+            if isinstance(v.op, Param):
+                done[v] = given[v]
+            elif isinstance(v.op, Free):
+                done[v] = v.op.thunk().to(wide)
+            else:
+                done[v] = evaluate(v.op, [done[a] for a in v.args], v.shape)
+        return done[self.made]
 
 
 @dataclass(frozen=True)
 class Param:
     """A tensor of the state dict that may be transformed: a parameter, or a statistic that follows one.
 
-    updates: what the graph sees is the parameter, in its chart, and these products of others added to it.
+    updates: what the graph sees is the parameter, in its chart, and what these add to it.
     """
 
     name: str
@@ -168,6 +181,16 @@ class Pointwise:
     parity: str = ""
     fixed: tuple[int, ...] = ()
     linear: bool = False
+
+    @property
+    def call(self) -> tuple[str, tuple[float, ...]] | None:
+        """The operator that it is, with its further arguments; None where it is not one that its name tells."""
+        key = getattr(self.fn, "__regauge_key__", (None,))
+        if self.name.startswith("aten.") and key[1:] == ("()", "[]"):
+            return self.name, ()
+        if key[0] == "aten.pow.Tensor_Scalar" and self.name == "pow" and self.degree is not None:
+            return key[0], (self.degree,)
+        return None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from regauge.graph.build import Builder
 from regauge.graph.ir import (
     Add,
     Along,
@@ -18,6 +19,7 @@ from regauge.graph.ir import (
     Concat,
     Einsum,
     Free,
+    Graph,
     Mix,
     Param,
     Pointwise,
@@ -38,6 +40,14 @@ class Steps(Rewriter):
 
     The same value in other words; both routes of an Euler step of a linear equation become a linear map.
     """
+
+    def __init__(self, graph: Graph, builder: Builder) -> None:
+        super().__init__(graph, builder)
+        updates = [u for v in graph.values if isinstance(v.op, Param) for u in v.op.updates]
+        self.added = {name for u in updates for name in u.reads}  # to others, as they stand in the state dict
+
+    def single(self, v: Value) -> bool:
+        return super().single(v) and not (isinstance(v.op, Param) and v.op.name in self.added)
 
     def visit(self, v: Value) -> Value:
         if isinstance(v.op, Add) and len(v.args) >= 2 and v.learned:

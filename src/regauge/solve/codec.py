@@ -15,7 +15,6 @@ from regauge.graph.ir import (
     Chart,
     Concat,
     Einsum,
-    Factor,
     Free,
     Frozen,
     Graph,
@@ -30,7 +29,7 @@ from regauge.graph.ir import (
 )
 from regauge.rules.pointwise import keyed
 
-SCHEMA = 4
+SCHEMA = 5
 PATTERN = 1 << 22
 
 
@@ -65,7 +64,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
 def _op(v: Value) -> list[Any]:
     match v.op:
         case Param(name, chart, statistic, updates):
-            added = [[u.coef, [[f.name, list(f.shape), f.flipped] for f in u.factors], u.flipped] for u in updates]
+            added = [_graph(Graph(u.values, (u.made,))) for u in updates]
             return ["param", name, [list(s) for s in chart.steps], statistic, added]
         case Free(key, _, data, total, reach, marks, among):
             bounds = [list(pair) if pair else None for pair in (total, reach)]
@@ -83,8 +82,6 @@ def _op(v: Value) -> list[Any]:
         case Add(coefs, ins, out):
             return ["add", list(coefs), [list(i) for i in ins], list(out)]
         case Pointwise() as o:
-            stored = getattr(o.fn, "__regauge_key__", None)
-            bare = stored is not None and stored[1:] == ("()", "[]") and o.name.startswith("aten.")
             return [
                 "pointwise",
                 o.name,
@@ -94,7 +91,7 @@ def _op(v: Value) -> list[Any]:
                 o.parity,
                 list(o.fixed),
                 o.linear,
-                bare,
+                o.call,
             ]
         case Along() as f:
             return [
@@ -161,8 +158,13 @@ def decode(text: str) -> tuple[Graph, dict[str, tuple[str, ...]], str | None, tu
         ) from None
     if schema != SCHEMA:
         raise InputError(f"the gauge file has schema {schema}, this version reads {SCHEMA}: infer the gauge again")
+    aliases = {k: tuple(v) for k, v in data["aliases"].items()}
+    return _read(data["graph"]), aliases, data["observe"], tuple(data["frozen"]), data["dim"]
+
+
+def _read(data: dict[str, Any]) -> Graph:
     values: list[Value] = []
-    for i, (op, args, shape, flags, operator, place) in enumerate(data["graph"]["values"]):
+    for i, (op, args, shape, flags, operator, place) in enumerate(data["values"]):
         made = _made(op, tuple(shape))
         values.append(
             Value(
@@ -175,21 +177,13 @@ def decode(text: str) -> tuple[Graph, dict[str, tuple[str, ...]], str | None, tu
                 Source(operator, place),
             )
         )
-    graph = Graph(
-        tuple(values),
-        tuple(values[i] for i in data["graph"]["outputs"]),
-        tuple(values[i] for i in data["graph"]["followers"]),
-    )
-    aliases = {k: tuple(v) for k, v in data["aliases"].items()}
-    return graph, aliases, data["observe"], tuple(data["frozen"]), data["dim"]
+    return Graph(tuple(values), tuple(values[i] for i in data["outputs"]), tuple(values[i] for i in data["followers"]))
 
 
 def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
     match op:
         case ["param", name, steps, statistic, added]:
-            updates = tuple(
-                Update(c, tuple(Factor(n, tuple(s), t) for n, s, t in fs), turned) for c, fs, turned in added
-            )
+            updates = tuple(Update(_read(graph).outputs[0]) for graph in added)
             return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic, updates)
         case ["free", key, data, total, reach, marks, constant, *rest]:
             total, reach = (tuple(pair) if pair else None for pair in (total, reach))
@@ -199,8 +193,8 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
             return Einsum(tuple(map(tuple, ins)), tuple(out))
         case ["add", coefs, ins, out]:
             return Add(tuple(coefs), tuple(map(tuple, ins)), tuple(out))
-        case ["pointwise", name, ins, out, degree, parity, fixed, linear, bare]:
-            fn = keyed(name) if bare else _lost
+        case ["pointwise", name, ins, out, degree, parity, fixed, linear, call]:
+            fn = _lost if call is None else keyed(call[0], *call[1])
             return Pointwise(name, fn, tuple(map(tuple, ins)), tuple(out), degree, parity, tuple(fixed), linear)
         case ["along", name, ins, out, touched, linear, degree, parity, equivariant, blind, total, constants]:
             return Along(

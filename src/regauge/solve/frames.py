@@ -73,18 +73,13 @@ def evaluable(v: Value) -> bool:
             return True
         case Einsum() | Add() | Reshape() | Slice() | Concat():
             return all(evaluable(a) or _small(a) for a in v.args)
-        case Pointwise(name=name):
-            return name.startswith("aten.") and all(evaluable(a) for a in v.args) and _bare(v.op)
+        case Pointwise(call=(_, ())):
+            return all(evaluable(a) for a in v.args)
     return False
 
 
 def _small(v: Value) -> bool:
     return isinstance(v.op, Free) and not v.data and v.numel <= 16
-
-
-def _bare(op: Pointwise) -> bool:
-    key = getattr(op.fn, "__regauge_key__", None)
-    return key is not None and key[1:] == ("()", "[]")
 
 
 class _Build:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -67,8 +68,12 @@ class Plan:
     @cached_property
     def absorbed(self) -> tuple[Value, ...]:
         """Parameters of which another one takes in all that they do: not in the graph, free to be anything."""
-        factors = {f.name: f for v in self.parameters() for u in v.op.updates for f in u.factors}  # type: ignore[union-attr]
-        return tuple(Value(-1, Param(f.name), (), f.shape, True, False, Place()) for f in factors.values())
+        held = {v.op.name for v in self.parameters() if isinstance(v.op, Param)}
+        return tuple(
+            Value(-1, Param(name), (), shape, True, False, Place())
+            for name, shape in _added(self.parameters()).items()
+            if name not in held
+        )
 
     @cached_property
     def touching(self) -> dict[int, list[Relation]]:
@@ -186,8 +191,14 @@ def plan(
         shuffles[root] = Shuffle(root, sizes[cs[0]], tuple((s, extent(w)) for s, w in places.items()))
     leaves = [v for v in graph.values if isinstance(v.op, Param)]
     shapes = {v.op.name: v.shape for v in leaves if isinstance(v.op, Param)}
-    shapes |= {f.name: f.shape for v in leaves for u in v.op.updates for f in u.factors}  # type: ignore[union-attr]
+    shapes |= _added(leaves)
     return Plan(graph, blocks, indices, frames, charges, sources, shuffles, frame_places, index_places, aliases, shapes)
+
+
+def _added(parameters: Iterable[Value]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what is read to be added to other parameters."""
+    updates = [u for v in parameters if isinstance(v.op, Param) for u in v.op.updates]
+    return {name: shape for u in updates for name, shape in u.reads.items()}
 
 
 def _neighbour(cells: Cells, cell: int, leaf: int) -> int:

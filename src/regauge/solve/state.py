@@ -179,7 +179,7 @@ class State:
         program = self.program(name)
         if not op.updates and not op.chart.steps:
             return self.carried(self.base.start(name), program, dtype) if program else None
-        if not program and not any(self.program(f.name) for update in op.updates for f in update.factors):
+        if not program and not any(self.program(other) for update in op.updates for other in update.reads):
             return None
         y = self.tensor(name)
         for update in op.updates:
