@@ -562,3 +562,43 @@ add(
     lambda: two_tables(own=True, seen=True),
     why="a table that is read elsewhere is not free to take in anything",
 )
+
+
+def replaced_tokens(how) -> Call:
+    def run(m: Written, tokens: Tensor) -> Tensor:
+        return torch.tanh(linear(nn.functional.embedding(how(tokens), m.table), m.read))
+
+    return Call(Written(run, table=(13, 3), read=(5, 3)), (tokens(13, 17),))
+
+
+add(
+    "tokens-replaced",
+    3 * 3 + 2 * 3,
+    lambda: replaced_tokens(lambda t: torch.where((t == 5) | (t == 7), 0, t.clone())),
+    why="two tokens are replaced by another: their rows are never read",
+)
+add(
+    "tokens-replaced-in-part",
+    3 * 3,
+    lambda: replaced_tokens(lambda t: torch.where((t == 5) & (t.roll(1, -1) < 7), 0, t)),
+    why="a token that is replaced in some places is read in others",
+)
+add(
+    "tokens-exchanged",
+    3 * 3,
+    lambda: replaced_tokens(lambda t: torch.where(t == 5, 7, t.masked_fill(t == 7, 5))),
+    why="each of two tokens is read where the other stands",
+)
+
+
+def cut_by_columns(m: Written, tokens: Tensor) -> Tensor:
+    rows = nn.functional.embedding(torch.where((tokens == 5) | (tokens == 7), 0, tokens), m.table)
+    return torch.cat([torch.tanh(linear(rows[..., :2], m.read)), torch.sin(linear(rows[..., 2:], m.other))], -1)
+
+
+add(
+    "tokens-replaced-cut",
+    2 * (2 * 2) + 2 * 4,
+    lambda: Call(Written(cut_by_columns, table=(13, 4), read=(4, 2), other=(4, 2)), (tokens(13, 17),)),
+    why="rows that are never read, of a table whose columns go two ways",
+)

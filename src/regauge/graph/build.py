@@ -54,9 +54,11 @@ class Builder:
         repeated: frozenset[int] = frozenset(),
         marks: tuple[tuple[str, int], ...] = (),
         among: tuple[int, ...] = (),
+        misses: tuple[int, ...] = (),
     ) -> Value:
         """A value without parameters above it; repeated: axes over which it was expanded, whatever the input."""
-        value = self._make(Free(key, thunk, data, total, reach, marks, among), (), shape, learned=False, data=data)
+        op = Free(key, thunk, data, total, reach, marks, among, misses)
+        value = self._make(op, (), shape, learned=False, data=data)
         self._repeated[value.id] = repeated
         return value
 

@@ -137,6 +137,7 @@ class Free:
     reach: the least and the greatest integer that it may hold, for every input; of one-hot rows, the first and the last
     place that they may hit. among: all of these integers, in order, where they are known to be few. marks: (event, integer)
     where it holds this integer wherever the event happens and nowhere else; of one-hot rows, which place they then hit.
+    misses: integers that it never holds; of one-hot rows, places that none hits.
     """
 
     key: str
@@ -146,6 +147,7 @@ class Free:
     reach: tuple[int, int] | None = None
     marks: tuple[tuple[str, int], ...] = ()
     among: tuple[int, ...] = ()
+    misses: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

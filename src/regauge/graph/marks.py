@@ -17,6 +17,9 @@ from regauge.graph.bounds import COMBINED, Bounds, Reach
 COMPARED = {"aten.ne.Scalar": 0, "aten.eq.Scalar": 1}  # -> the comparison's value where the token is p
 PLACEWISE = "_to_copy to type_as clone alias detach contiguous lift_fresh_copy".split()
 
+OR, AND = ("bitwise_or", "logical_or", "__or__"), ("bitwise_and", "logical_and", "__and__")
+LOGICAL = dict.fromkeys(OR, COMBINED["maximum"]) | dict.fromkeys(AND, COMBINED["minimum"])  # of bounds that are 0 and 1
+
 Marks = tuple[tuple[str, int], ...]  # an event, and the value that an integer has where it happens and nowhere else
 
 
@@ -62,6 +65,33 @@ class Marked:
                     found.append((event.name, here[0]))
         return tuple(found)
 
+    def misses(self, node: fx.Node) -> tuple[int, ...]:
+        """Tokens that these integers never are: those that an event replaces."""
+        found = []
+        for event in self.events:
+            if node in event.made and _shape(node) == _shape(event.tokens):
+                if not any(self._may_be(node, event, happens) for happens in (True, False)):
+                    found.append(event.p)
+        return tuple(found)
+
+    def _may_be(self, x: object, event: Event, happens: bool) -> bool:
+        """Whether x may be p at a place where the token is p, or is not."""
+        if x is event.tokens:
+            return happens
+        if not isinstance(x, fx.Node):
+            return type(x) is not int or x == event.p
+        name = str(x.target).split(".")[1] if "." in str(x.target) else ""
+        if _shape(x) == _shape(event.tokens):
+            if name in PLACEWISE and not (x.kwargs or x.args[1:]):
+                return self._may_be(x.args[0], event, happens)
+            if name in ("where", "masked_fill") and len(x.args) == 3:
+                condition, yes, no = x.args if name == "where" else (x.args[1], x.args[2], x.args[0])
+                held = self._at(condition, event, happens)
+                taken = [no] if held == (0, 0) else [yes] if held == (1, 1) else [yes, no]
+                return any(self._may_be(a, event, happens) for a in taken)
+        bounds = self._at(x, event, happens)
+        return bounds is None or bounds[0] <= event.p <= bounds[1]
+
     def _at(self, x: object, event: Event, happens: bool) -> Bounds:
         """Bounds at a place where the event happens, or does not."""
         if not isinstance(x, fx.Node):
@@ -79,9 +109,13 @@ class Marked:
                 return here if name in PLACEWISE else None
             others = _shape(x)[x.args[1]] - 1  # type: ignore[index]
             return here[0] + others * min(0, any_[0]), here[1] + others * max(0, any_[1])
-        if name in COMBINED and len(x.args) == 2:
+        combine = COMBINED.get(name) or LOGICAL.get(name)
+        if combine and len(x.args) == 2:
             first, second = (self._at(a, event, happens) for a in x.args)
-            return COMBINED[name](first, second) if first and second else None
+            if not first or not second:
+                return None
+            truths = all(0 <= low and high <= 1 for low, high in (first, second))
+            return combine(first, second) if name in COMBINED or truths else everywhere
         return everywhere
 
 

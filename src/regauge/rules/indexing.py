@@ -51,8 +51,8 @@ class Index:
         return b.contract(self.onehot, ramp, [-1], [0])
 
 
-def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
-    """(*shape, n) rows of the identity. Entry -1 of a given index stands for n - 1.
+def one_hot(b: Builder, index: Value | Index, n: int, counted: bool = False) -> Value:
+    """(*shape, n) rows of the identity. Entry -1 of a given index stands for n - 1, unless it is `counted` from 0.
 
     An index chosen among fewer than n never reaches the rest; one that arithmetic made is compared with each place.
     """
@@ -76,10 +76,11 @@ def one_hot(b: Builder, index: Value | Index, n: int) -> Value:
     reach = index.op.reach if isinstance(index.op, Free) else None
     reach = reach if reach is not None and 0 <= reach[0] <= reach[1] < n else None
     marks = tuple((e, k) for e, k in index.op.marks if 0 <= k < n) if isinstance(index.op, Free) else ()
+    misses = tuple(k for k in index.op.misses if 0 <= k < n) if isinstance(index.op, Free) and counted else ()
     key, shape = f"one_hot:{index.id}:{n}", [*index.shape, n]
     repeated = b.repeated(index)
     few = index.op.among if isinstance(index.op, Free) and reach is not None else ()
-    return b.free(key, shape, rows, index.data, (index.ndim, 1.0), reach, repeated, marks, few)
+    return b.free(key, shape, rows, index.data, (index.ndim, 1.0), reach, repeated, marks, few, misses)
 
 
 def _compared(b: Builder, index: Value, n: int) -> Value:
@@ -224,7 +225,7 @@ def _places(t: Draw, *shape: int, n: int) -> torch.Tensor:
 
 @rule("aten.embedding.default", samples=lambda t: [(t(5, 3), _places(t, 2, 4, n=5))], indices=True)
 def embedding(b: Builder, weight: Value, index: Value | Index, *_: Any, **__: Any) -> Value:
-    return b.contract(one_hot(b, index, weight.shape[0]), weight, [-1], [0])
+    return b.contract(one_hot(b, index, weight.shape[0], counted=True), weight, [-1], [0])
 
 
 @rule(

@@ -146,10 +146,10 @@ class _Driver:
         if reach is not None and reach[0] == reach[1]:  # the same for every input
             dtype = node.meta["val"].dtype
             return self.builder.free(node.name, shape, lambda: torch.full(shape, reach[0], dtype=dtype), False)
-        marks = self.marked.of(node) if data else ()
+        marks, misses = (self.marked.of(node), self.marked.misses(node)) if data else ((), ())
         among = tuple(sorted(self.reach.among(node) or ())) if data else ()
         return self.builder.free(
-            node.name, shape, lambda: evaluate(node), data, None, reach, _expanded(node), marks, among
+            node.name, shape, lambda: evaluate(node), data, None, reach, _expanded(node), marks, among, misses
         )
 
     def _from_operands(self, node: fx.Node, data: bool) -> Value:

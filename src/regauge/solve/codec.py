@@ -66,17 +66,10 @@ def _op(v: Value) -> list[Any]:
         case Param(name, chart, statistic, updates):
             added = [_graph(Graph(u.values, (u.made,))) for u in updates]
             return ["param", name, [list(s) for s in chart.steps], statistic, added]
-        case Free(key, _, data, total, reach, marks, among):
+        case Free(key, _, data, total, reach, marks, among, misses):
             bounds = [list(pair) if pair else None for pair in (total, reach)]
-            return [
-                "free",
-                key,
-                data,
-                *bounds,
-                [list(m) for m in marks],
-                _constant(v),
-                *([list(among)] if among else []),
-            ]
+            known = [[list(m) for m in marks], list(among), list(misses)]
+            return ["free", key, data, *bounds, *known, _constant(v)]
         case Einsum(ins, out):
             return ["einsum", [list(i) for i in ins], list(out)]
         case Add(coefs, ins, out):
@@ -185,10 +178,10 @@ def _made(op: list[Any], shape: tuple[int, ...]) -> Any:
         case ["param", name, steps, statistic, added]:
             updates = tuple(Update(_read(graph).outputs[0]) for graph in added)
             return Param(name, Chart(tuple((s, float(c)) for s, c in steps)), statistic, updates)
-        case ["free", key, data, total, reach, marks, constant, *rest]:
+        case ["free", key, data, total, reach, marks, among, misses, constant]:
             total, reach = (tuple(pair) if pair else None for pair in (total, reach))
-            among = tuple(rest[0]) if rest else ()
-            return Free(key, _thunk(constant, shape), data, total, reach, tuple((e, k) for e, k in marks), among)
+            shown = tuple((e, k) for e, k in marks)
+            return Free(key, _thunk(constant, shape), data, total, reach, shown, tuple(among), tuple(misses))
         case ["einsum", ins, out]:
             return Einsum(tuple(map(tuple, ins)), tuple(out))
         case ["add", coefs, ins, out]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 
 from regauge.graph.ir import Einsum, Free, Param, Value
+from regauge.solve.blind import Unseen
+from regauge.solve.blocks import Block
 from regauge.solve.plan import Plan
 from regauge.solve.together import span_dim
 
@@ -16,29 +18,29 @@ def unread(plan: Plan) -> dict[str, int]:
     Elements leave them as they are relative to the other rows: an input of another length may read them.
     """
     found: dict[str, int] = {}
-    hidden = {u.block.value.id: u for u in plan.unseen}
+    hidden = {u.block.id: u for u in plan.unseen}
     rows = unread_rows(plan)
     for v in plan.parameters():
         assert isinstance(v.op, Param)
-        silent = sum(prod(b.sizes) for b in plan.blocks.of[v.id] if b.id in plan.silent)
-        if silent:
-            found[v.op.name] = silent
-        if v.id not in rows:
-            continue
-        rest = prod(v.shape[1:])
-        inside = 0
-        if v.id in hidden:
-            u = hidden[v.id]
-            sets = tuple(tuple(k - 1 for k in s) for s in u.sets if 0 not in s)
-            inside = rest if u.tolerance.everything else span_dim(u.block.sizes[1:], sets) if sets else 0
-        count = rows[v.id] * (rest - inside)
+        silent = {b.id for b in plan.blocks.of[v.id]} & plan.silent
+        count = sum(
+            prod(b.sizes) if b.id in silent else rows.get(v.id, 0) * _seen(b, hidden.get(b.id))
+            for b in plan.blocks.of[v.id]
+        )
         if count:
             found[v.op.name] = count
     return found
 
 
+def _seen(b: Block, u: Unseen | None) -> int:
+    """Entries of a row, less the directions in it that nobody sees anyway."""
+    sets = tuple(tuple(k - 1 for k in s) for s in u.sets if 0 not in s) if u is not None else ()
+    hidden = span_dim(b.sizes[1:], sets) if sets else 0
+    return 0 if u is not None and u.tolerance.everything else prod(b.sizes[1:]) - hidden
+
+
 def unread_rows(plan: Plan) -> dict[int, int]:
-    """Value id of a table that is not cut -> how many of its rows no contraction selects."""
+    """Value id of a table -> how many of its rows no contraction selects. A table may be cut, but through no row apart."""
     found: dict[int, int] = {}
     users = plan.graph.consumers()
     for v in plan.parameters():
@@ -46,11 +48,19 @@ def unread_rows(plan: Plan) -> dict[int, int]:
         for user in users[v.id]:
             picked = _picked(user, v)
             rows = None if picked is None or rows is None else rows | picked
-        if rows is None or not users[v.id] or len(plan.blocks.of[v.id]) != 1:
+        if rows is None or not users[v.id] or not _by_columns(v, plan):
             continue
         if len(rows) < v.shape[0]:
             found[v.id] = v.shape[0] - len(rows)
     return found
+
+
+def _by_columns(table: Value, plan: Plan) -> bool:
+    """Not cut, or into parts that hold all rows each, in which nothing is unseen only together."""
+    blocks = plan.blocks.of[table.id]
+    shared = {b.id for j in plan.joint for b in j.blocks}
+    rows = ((0, table.shape[0], 1),) if table.shape[0] > 1 else ()
+    return len(blocks) == 1 or all(b.leaves[:1] == rows and b.id not in shared for b in blocks)
 
 
 def _picked(user: Value, table: Value) -> set[int] | None:
@@ -65,10 +75,11 @@ def _picked(user: Value, table: Value) -> set[int] | None:
     if mine[0] != theirs[other.op.total[0]] or mine[0] in user.op.out:
         return None
     if other.op.data:
-        reach = other.op.reach
-        if other.op.among:
-            return set(other.op.among)
-        return None if reach is None else set(range(reach[0], reach[1] + 1))
+        reach, among, misses = other.op.reach, other.op.among, other.op.misses
+        if reach is None and not misses:
+            return None
+        first, last = reach or (0, table.shape[0] - 1)
+        return set(among or range(first, last + 1)) - set(misses)
     try:
         hot = other.op.thunk()
     except KeyError:
