@@ -87,6 +87,7 @@ def _within(b: Builder, hot: Value, low: int, high: int) -> Value:
         reach=(0, high - low - 1),
         marks=tuple((event, row - low) for event, row in hot.op.marks if low <= row < high),
         among=tuple(row - low for row in hot.op.among),
+        misses=tuple(row - low for row in hot.op.misses if low <= row < high),
     )
 
 
