@@ -182,14 +182,14 @@ class Bench:
     def seconds(self, workers: int = 1, processors: int | None = None, stored: bool = False) -> Seconds:
         """stored: until all is on the disk."""
         from regauge.jobs.apply import write
-        from regauge.jobs.files import _sync
 
         indices = list(range(len(self.job.files)))
 
         def run() -> None:
             write(self.job, indices, None, "local", workers)
             for path in self.job.result.iterdir() if stored else ():
-                _sync(path)
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
 
         mine = os.sched_getaffinity(0)
         os.sched_setaffinity(0, sorted(mine)[:processors])
