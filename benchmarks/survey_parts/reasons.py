@@ -8,7 +8,8 @@ from __future__ import annotations
 
 NARROW_EMBEDDING = (
     "the embedding is narrower than the stream: maps of the first layer act on fewer directions than they have, which is "
-    "followed where frames turn the stream but not where norms of the sum (post-norm) keep its coordinates apart"
+    "followed where frames turn the stream but not where norms of the sum (post-norm) keep its coordinates apart: queries, keys and "
+    "values on what the embedding does not reach (120), heads of the values that it does not fill (6), the rest along the mean"
 )
 SHEARED_STREAM = (
     "learned positions are added to a normed embedding, and only centring norms and the first attention read the sum: it may be "
@@ -28,8 +29,20 @@ REASONS: dict[str, str] = {
         "cut as well, and the units of the others scale as one"
     ),
     "minimax": (
-        "a table that only a norm reads: with its eps a norm can be inverted, so that the table takes up the gain; only products "
-        "of matrices are taken up so far"
+        "a table that only a norm reads: the norm can be inverted where its eps counts, so that the table takes up the gain, but not "
+        "for finite changes of the gain"
+    ),
+    "xlm": (
+        "a mask of padding on the embedding and on the result: at masked places, which no other place reads, the shift of the norm "
+        "(8) and what readers of a normed stream may add (24) leave no trace"
+    ),
+    "roformer": (
+        "the table of angles is a parameter: each angle is read twice, and the map that repeats it cuts through no axis that can be "
+        "kept apart, so that the heads lose their frames, those of the values too"
+    ),
+    "roc_bert": (
+        "two tables of which one row is read, whatever the input, stand beside the words before a map with a bias: of the two "
+        "constants that the bias could take in only one is followed"
     ),
     "electra": NARROW_EMBEDDING,
     "rembert": NARROW_EMBEDDING,
