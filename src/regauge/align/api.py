@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from regauge.align.bonds import Aligned, per_bond
+from regauge.align.fit import nearer
+from regauge.align.freedoms import freedoms
 from regauge.align.leaves import layout
 from regauge.align.redrawn import Shuffled
 from regauge.align.refine import refine
@@ -111,11 +113,16 @@ def align(
     rows = _finite(compare(plan, element, state_a, state_b))
     undetermined = tuple(f"{kind} {root}" for kind, root in found.undetermined)
     plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
+    if plain is None and not equal(rows):
+        say("nearest")
+        nearest = nearer(element, state_a, state_b, layout(plan), freedoms(plan))
+        element, rows = _better(plan, (element, rows), nearest, state_a, state_b)
     if plain is None and not equal(rows) and distance(rows) < SURE:
         say("refine")
-        element = refine(element, state_a, state_b, layout(plan))
-        rows = _finite(compare(plan, element, state_a, state_b))
-        plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
+        finer = refine(element, state_a, state_b, layout(plan))
+        if finer is not element:
+            element, rows = _better(plan, (element, rows), finer, state_a, state_b)
+            plain, plain_rows = _plainest(plan, element, rows, state_a, state_b)
     if plain is not None and all(r.residual == 0 for r in plain_rows):
         return _alignment(gauge, GAUGE_EQUAL, plain, plain_rows, None, undetermined, state_a, state_b)
     if plain is None and equal(rows):
@@ -146,6 +153,14 @@ def _plainest(
         if within(plan, plain, a, b, 1.25 * away):
             return plain, compare(plan, plain, a, b)
     return None, rows
+
+
+def _better(
+    plan: Plan, old: tuple[Element, tuple[Row, ...]], new: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor]
+) -> tuple[Element, tuple[Row, ...]]:
+    """The new element where it leaves less, or no more than rounding."""
+    rows = _finite(compare(plan, new, a, b))
+    return (new, rows) if equal(rows) or distance(rows) < distance(old[1]) else old
 
 
 def _answers(gauge: Gauge, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float | None:

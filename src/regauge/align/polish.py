@@ -6,7 +6,7 @@ what it can, g.a against b as they are: in double precision, one part of the mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -26,16 +26,32 @@ SWEEPS = 30
 STILL = 1e-10  # a step below this is none
 LOCAL = ("GL", "SO2")  # frames of a few blocks; O and O1 belong to a stream, which is read piece by piece
 Arrays = dict[int, Tensor]
+Weigh = Callable[[Tensor, Tensor, torch.dtype], float]  # of g.a, b and the dtype of b
+
+
+def by_rounding(x: Tensor, y: Tensor, dtype: torch.dtype) -> float:
+    """One over the mean squared rounding error of a piece: of the one that it is compared with, too, since zeros have none."""
+    return 1.0 / max(float((spacing(x, dtype).square() + spacing(y, dtype).square()).mean()), 1e-300)
+
+
+def by_size(x: Tensor, y: Tensor, dtype: torch.dtype) -> float:
+    """One over the mean square of what a piece is to become: for states that differ by more than rounding."""
+    return 1.0 / max(float(y.square().mean()), 1e-300)
 
 
 def polish(
-    rough: Element, a: Mapping[str, Tensor], b: Mapping[str, Tensor], layout: Layout, free: Freedoms
+    rough: Element,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    layout: Layout,
+    free: Freedoms,
+    weigh: Weigh = by_rounding,
 ) -> list[Move]:
-    """Moves near the identity that bring rough.a nearer to b."""
+    """Moves near the identity that bring rough.a nearer to b, where the squares of every piece count as `weigh` says."""
     plan = rough.plan
     x, y = rough.moved(State(plan, a)), State(plan, b)
     moves: list[Move] = []
-    streams = _streams(x, y, layout)
+    streams = _streams(x, y, layout, weigh)
     if streams:
         moves.append(Rotate(streams))
         x = Moved(x, moves[-1].on)
@@ -47,7 +63,7 @@ def polish(
     for part in parts(layout, free, LOCAL):
         near = {i: x.read(pieces[i].block).double() for i in part.blocks}
         target = {i: y.read(pieces[i].block).double() for i in part.blocks}
-        weights = {i: _weight(near[i], target[i], y.stored(pieces[i].name).dtype) for i in part.blocks}
+        weights = {i: weigh(near[i], target[i], y.stored(pieces[i].name).dtype) for i in part.blocks}
         for _ in range(PASSES):
             for root in part.frames:
                 if plan.component(root) in linked:
@@ -67,11 +83,6 @@ def polish(
     return moves
 
 
-def _weight(x: Tensor, y: Tensor, dtype: torch.dtype) -> float:
-    """One over the mean squared rounding error of a piece: of the one that it is compared with, too, since zeros have none."""
-    return 1.0 / max(float((spacing(x, dtype).square() + spacing(y, dtype).square()).mean()), 1e-300)
-
-
 def _cross(a: Tensor, b: Tensor, k: int, places: tuple[int, ...]) -> Tensor:
     """sum a b^T over a leaf, one matrix for each index of the places."""
     left, right = list(range(a.ndim)), list(range(a.ndim))
@@ -84,7 +95,7 @@ def _alone(piece: Piece, k: int) -> bool:
     return all(j == k or other.frame != piece.leaves[k].frame for j, other in enumerate(piece.leaves))
 
 
-def _streams(x: State, y: State, layout: Layout) -> dict[int, Tensor]:
+def _streams(x: State, y: State, layout: Layout, weigh: Weigh) -> dict[int, Tensor]:
     """Orthogonal frames that many pieces share, from those that no link stands before."""
     plan, frames = layout.plan, layout.plan.frames
     out = {}
@@ -95,7 +106,7 @@ def _streams(x: State, y: State, layout: Layout) -> dict[int, Tensor]:
         for piece, k in layout.at.get(("frame", root), ()):
             if frames.root[frames.cells.cell(piece.block, k)] == root and _alone(piece, k):
                 p, q = x.read(piece.block).double(), y.read(piece.block).double()
-                total += _weight(p, q, y.stored(piece.name).dtype) * _cross(p, q, k, piece.leaves[k].places)
+                total += weigh(p, q, y.stored(piece.name).dtype) * _cross(p, q, k, piece.leaves[k].places)
         m = _orthogonal(total, source.kind == "O1")
         if m is not None:
             out[root] = m

@@ -148,7 +148,8 @@ def _entrywise(family: list[Break]) -> Obstruction:
     shown = groups[0] if len(groups) == 1 else f"{groups[0]} and others"
     words = family[0].what
     acts = "acts" if len(words) == 1 else "act"
-    text = f"{shown}, no more: {_listed(words)} {acts} entry by entry"
+    kept = "only the identity" if shown == "1" else f"{shown}, no more"
+    text = f"{kept}: {_listed(words)} {acts} entry by entry"
     return Obstruction(_name(family), text, _places(_values(family)), count=_count(family), kind=family[0].kind)
 
 
