@@ -175,6 +175,16 @@ class Builder:
         """Axes over which a value was expanded, whatever the input."""
         return self._repeated.get(x.id, frozenset())
 
+    def unrepeated(self, x: Value, axis: int) -> Value:
+        """A value without an axis along which it repeats itself; what is known of constants and inputs stays known."""
+        if not isinstance(x.op, Free) or x.op.total is None or x.op.total[0] == axis:
+            return self.select(x, axis, 0)
+        op, thunk, (last, total) = x.op, x.op.thunk, x.op.total
+        shape = [n for a, n in enumerate(x.shape) if a != axis]
+        repeated = frozenset(a - (a > axis) for a in self.repeated(x) if a != axis)
+        known = (last - (last > axis), total), op.reach, repeated, op.marks, op.among
+        return self.free(f"{op.key} once along {axis}", shape, lambda: thunk().select(axis, 0), op.data, *known)
+
     def sum(self, x: Value, axes: Sequence[int], keepdim: bool = False, mean: bool = False) -> Value:
         axes = [a % x.ndim for a in axes] if axes else list(range(x.ndim))
         out = [i for i in range(x.ndim) if i not in axes]

@@ -154,7 +154,7 @@ def chosen(b: Builder, x: Value, axis: int, hot: Value) -> Value:
     mine = [50 if a == axis else a for a in labels]
     same = b.repeated(hot) - {axis, hot.ndim - 1}
     for a in sorted(same, reverse=True):
-        hot = b.select(hot, a, 0)
+        hot = b.unrepeated(hot, a)
     return b.einsum([mine, [*(a for a in labels if a not in same), 50]], labels, x, hot)
 
 
