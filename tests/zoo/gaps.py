@@ -23,6 +23,8 @@ GAPS: dict[str, int] = {
     "outer-square": 21,
     # lengths, where a clamp far below them is no scale
     "cosine-to-centres": 5,
+    # a length for each row of a table
+    "table-behind-a-norm-exact": 12,
     # a function of parameters alone
     "gains-of-one-another": 15,
     # translations

@@ -96,3 +96,52 @@ add("sorted-vectors", 4 * 4, lambda: Call(Sorted(True), (torch.randn(23, 7, 5),)
 add(
     "sorted-entries", 4, lambda: Call(Sorted(False), (torch.randn(23, 7, 5),)), why="each entry has an order of its own"
 )
+
+
+class Normed(nn.Module):
+    """Rows of a table behind a norm, each added to the one before it, bent and read."""
+
+    def __init__(self, norm: nn.Module, seen=lambda z, m: z) -> None:
+        super().__init__()
+        self.table, self.norm, self.seen = nn.Embedding(13, 4), norm, seen
+        self.reader = nn.Linear(4, 7, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y = self.norm(self.table(ids))
+        z = self.seen(y + nn.functional.pad(y, (0, 0, 1, 0))[:, :-1], self)
+        return self.reader(torch.tanh(z))
+
+
+def centred(z: Tensor, m: Normed) -> Tensor:
+    return z - z.mean(-1, keepdim=True)
+
+
+def add_normed(name: str, dim: int, norm, seen=lambda z, m: z, *, why: str) -> None:
+    add(f"table-behind-a-norm-{name}", dim, lambda: Call(Normed(norm(), seen), (tokens(13, 5, 23),)), why=why)
+
+
+add_normed(
+    "rms", 4, lambda: nn.RMSNorm(4, eps=1e-2), why="the norm can be inverted, so that the table takes up its gain"
+)
+add_normed("exact", 13, lambda: nn.RMSNorm(4, eps=0.0), why="only lengths of rows are lost, and no gain is taken up")
+add_normed(
+    "layer",
+    13 + 1 + 3,
+    lambda: nn.LayerNorm(4, eps=1e-2),
+    why="means; the size of the gain, and shifts that stay centred",
+)
+add_normed(
+    "layer-centred",
+    13 + 1 + 4 + 3,
+    lambda: nn.LayerNorm(4, eps=1e-2),
+    centred,
+    why="where no mean is seen all of the gain",
+)
+add_normed(
+    "read-twice",
+    0,
+    lambda: nn.RMSNorm(4, eps=1e-2),
+    lambda z, m: z + m.table.weight[:1],
+    why="a table that is read elsewhere stays",
+)
+add_normed("gain-twice", 0, lambda: nn.RMSNorm(4, eps=1e-2), lambda z, m: z + m.norm.weight, why="and so does a gain")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from regauge.solve.inverted import inverted
 from regauge.solve.plan import Plan, Source, frame_dim
 from regauge.solve.ranks import shortfalls
 from regauge.solve.unread import unread
@@ -75,6 +76,10 @@ def parts(plan: Plan) -> tuple[Part, ...]:
         (
             "beyond the rank of neighbouring maps (counted, not sampled)",
             sum(s.dim for s in shortfalls(plan)) + plan.shifts.beyond,
+        ),
+        (
+            "gains and shifts behind a norm that a table makes up for (counted, not sampled)",
+            sum(inverted(plan).values()),
         ),
         (UNREAD, sum(unread(plan).values())),
         (PAIRED, sum(plan.paired.values())),
