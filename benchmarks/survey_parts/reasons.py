@@ -15,7 +15,6 @@ SHEARED_STREAM = (
     "learned positions are added to a normed embedding, and only centring norms and the first attention read the sum: it may be "
     "sheared along the mean by the covector that the norm keeps constant, which positions and readers follow"
 )
-REPEATED_HEADS_NORMED = "a norm over repeated value heads: rotations within a head"
 COPIED_STREAMS = (
     "several streams that begin as copies of one embedding: the maps that mix them read fewer directions than they have in the "
     "first layers"
@@ -24,14 +23,6 @@ COPIED_STREAMS = (
 REASONS: dict[str, str] = {
     "deepseek_v4": COPIED_STREAMS,
     "hy_v4": COPIED_STREAMS,
-    "longcat_flash": (
-        "experts that return their input own rows which nothing reads: those rows are not counted where the other axis is "
-        "cut as well, and the units of the others scale as one"
-    ),
-    "minimax": (
-        "a table that only a norm reads: the norm can be inverted where its eps counts, so that the table takes up the gain, but not "
-        "for finite changes of the gain"
-    ),
     "xlm": (
         "a mask of padding on the embedding and on the result: at masked places, which no other place reads, the shift of the norm "
         "(8) and what readers of a normed stream may add (24) leave no trace"
@@ -47,19 +38,23 @@ REASONS: dict[str, str] = {
     "electra": NARROW_EMBEDDING,
     "rembert": NARROW_EMBEDDING,
     "blenderbot-small": SHEARED_STREAM,
-    "blt": (
-        "six parts of one table are added: what is given to one part is taken from another (20); one more O(4) in the global "
-        "stream (6)"
-    ),
     "prophetnet": (
-        "the stream and its n-gram streams are split and stacked again, by which the heads lose their frames; rows of relative "
-        "positions that no distance reaches"
+        "relative scores of the n-gram streams are viewed with time and heads in another order than they have, so that heads have no "
+        "cut in common with what they are read as: they stay fixed, and with them the coordinates inside (queries and keys 32, "
+        "values 32 and their biases); rows of relative positions that no distance reaches"
+    ),
+    "zamba2": (
+        "one matrix in two layers, each with a narrow product of its own beside it: what it takes in from one it takes from the "
+        "other (GL(8) of both products side by side instead of GL(4) of each, 32); one more was not found"
+    ),
+    "reformer": (
+        "the hash of shared queries and keys is drawn anew at each run, and a small copy is measured on few draws; the rest was not "
+        "looked into"
     ),
     "GroupNorm": (
         "the relation that a norm of groups leaves is one for each group: a map that reads all groups together takes up "
         "one direction for each, which is not followed"
     ),
-    "bitnet": REPEATED_HEADS_NORMED,
     "diffllama": (
         "two value heads that are joined before a norm: O(2 n) found as O(n) x O(n); two learned scalars of which only the "
         "difference of exponentials is read"
