@@ -162,6 +162,7 @@ def test_the_smaller_of_two_counts_where_the_other_is_always_larger():
     low = torch.full((3,), -torch.inf)
     with leaky():
         assert torch.equal(torch.maximum(low, low), low)
+        assert torch.equal(torch.maximum(torch.full((3,), -1e38), torch.zeros(3)), torch.zeros(3))
 
 
 def test_cut_finds_the_gap():

@@ -89,6 +89,7 @@ STABILISED = frozenset(
 )
 TINY, PLAIN = 1e-3, 3e-2
 SLOPE = 0.7
+APART = 1e6  # two numbers that differ by more are no two of a kind: one stands for nothing
 
 
 class plain_eps(TorchFunctionMode):  # noqa: N801 (used as a context manager)
@@ -112,7 +113,7 @@ class leaky(TorchFunctionMode):  # noqa: N801 (used as a context manager)
 
     Each pair of functions is positively homogeneous of degree one and nothing more, so they share their symmetries; but a
     leaky unit is never dead at the sampled point, and in a deep convolutional net some relu always is. So with two of which
-    always the same is the larger.
+    always the same is the larger, unless one of the two is a number that stands for minus infinity.
     """
 
     def __init__(self) -> None:
@@ -125,7 +126,7 @@ class leaky(TorchFunctionMode):  # noqa: N801 (used as a context manager)
             return torch.nn.functional.leaky_relu(args[0] if args else kwargs["input"], SLOPE)
         if func in (torch.maximum, Tensor.maximum):
             x, y = [*args, *(kwargs or {}).values()][:2]
-            if x.is_floating_point() and y.is_floating_point() and bool((x - y).isfinite().all()):
+            if x.is_floating_point() and y.is_floating_point() and bool(((x - y).abs() < APART).all()):
                 self.calls += 1
                 return y + torch.nn.functional.leaky_relu(x - y, SLOPE)
         return func(*args, **(kwargs or {}))
