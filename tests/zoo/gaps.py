@@ -32,4 +32,6 @@ GAPS: dict[str, int] = {
 }
 
 # models whose fully decomposed program does not give the same gauge yet, and why
-ONE_ROUTE: dict[str, str] = {}
+ONE_ROUTE: dict[str, str] = {
+    "chosen-then-softmax": "axes of size 1 stand between the choice and its readers: the experts' signs are found to be common"
+}

@@ -144,17 +144,20 @@ def _native(
     theta = _snapshot(twin)
     floats = [t.dtype for t in twin.parameters() if t.is_floating_point()]
     dtype = max(floats, key=lambda d: torch.finfo(d).eps, default=torch.get_default_dtype())
-    base = _evaluate(twin, inputs, observe, lift=False)
-    evaluate = lambda state: _distance(_evaluate(_loaded(twin, state), inputs, observe, lift=False), base)  # noqa: E731
-    floor = max(evaluate(theta)[0], float(torch.finfo(dtype).eps))
+    evaluate = lambda state: _evaluate(_loaded(twin, state), inputs, observe, lift=False)  # noqa: E731
+    base = evaluate(theta)
+    floor = max(_distance(evaluate(theta), base)[0], float(torch.finfo(dtype).eps))
     permute = getattr(gauge, "sample_permutation", None)
     error, worst = 0.0, next(iter(base))
     for seed in seeds:
         tell(f"{_short(dtype)}, seed {seed}")
         if permute is not None:
-            floor = max(floor, evaluate(_checked(permute(seed).apply(theta), theta))[0])
-        floor = max(floor, evaluate(_reround(theta, seed))[0])
-        here, where = evaluate(_checked(gauge.sample(seed).apply(theta), theta))
+            floor = max(floor, _distance(evaluate(_checked(permute(seed).apply(theta), theta)), base)[0])
+        floor = max(floor, _distance(evaluate(_reround(theta, seed)), base)[0])
+        image = _checked(gauge.sample(seed).apply(theta), theta)
+        there = evaluate(image)
+        floor = max(floor, _distance(evaluate(_reround(image, seed)), there)[0])  # of numbers that may be larger
+        here, where = _distance(there, base)
         if not here <= error:
             error, worst = here, where
     return error, floor, _short(dtype), worst
