@@ -602,3 +602,11 @@ add(
     lambda: Call(Written(cut_by_columns, table=(13, 4), read=(4, 2), other=(4, 2)), (tokens(13, 17),)),
     why="rows that are never read, of a table whose columns go two ways",
 )
+
+
+add(
+    "product-before-a-map",
+    35 - 5 - 5,
+    written(1, lambda m, x: linear(linear(x, m.p @ m.q), m.w, m.b), p=(4, 2), q=(2, 1), w=(5, 4), b=(5,)),
+    why="one vector and one bias are seen; what p does beyond q is moved out of sight, and takes no direction that q fills",
+)
