@@ -48,6 +48,27 @@ def test_averages_that_are_summed_move_as_often() -> None:
     proved(Attended(), torch.randn(20, 3, 7))
 
 
+class Everywhere(nn.Module):
+    """Normed vectors, added up over time and handed to every time: a mixing of positions whose weights sum to three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(6), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return self.out(y.sum(1, keepdim=True).expand_as(y))
+
+
+def test_the_shift_of_a_norm_counts_as_often_as_it_is_added_up() -> None:
+    torch.manual_seed(0)
+    model, x = Everywhere(), torch.randn(20, 3, 6)
+    nn.init.normal_(model.norm.bias)
+    gauge = regauge.infer(model, (x,))
+    proof = regauge.check.sound(model, (x,), gauge)
+    assert proof.ok, proof
+
+
 def proved(model: nn.Module, x: Tensor) -> None:
     gauge = regauge.infer(model, (x,))
     proof = regauge.check.sound(model, (x,), gauge)

@@ -126,7 +126,10 @@ def _carry(r: Relation, t: Term, k: Known) -> Known | None:
             moved = k.at(along, c)
             return Known(along, moved.constant, moved.gains, (*moved.shifts, *shifts))
         case Reshape() | Slice() | Concat() | Mix():
-            return None if labels & (r.touched | r.planes | r.fixed) or not _entire_axes(r, t, labels) else k.at(along)
+            if labels & (r.touched | r.planes | r.fixed) or not _entire_axes(r, t, labels):
+                return None
+            weight = _weight(r.op, t) if isinstance(r.op, Mix) and not k.zero else 1.0
+            return None if weight is None else k.at(along, weight)
         case Pointwise() if r.op.linear and not (labels & held):
             return k.at(along) if k.zero else None
         case Along() if r.op.linear and not (labels & r.touched):
@@ -144,6 +147,14 @@ def _carry_cut(r: Relation, t: Term, k: Known) -> Known | None:
         return None
     along = frozenset(i for i, l in enumerate(r.out.labels) if l in labels)
     return Known(along, k.constant, axis=len(new) + end)
+
+
+def _weight(op: Mix, t: Term) -> float | None:
+    """How often a mixing adds up what all positions have alike, where that is the same everywhere."""
+    sums = op.matrix.sum(-1)
+    whole = prod(n for a, n, _ in t.block.leaves if a == op.axis) == t.block.value.shape[op.axis]
+    even = whole and bool((sums - sums.flatten()[0]).abs().max() <= 1e-12 * op.matrix.abs().max())
+    return float(sums.flatten()[0]) if even else None
 
 
 def _gain(v: Value) -> bool:
