@@ -49,7 +49,7 @@ def test_averages_that_are_summed_move_as_often() -> None:
 
 
 class Everywhere(nn.Module):
-    """Normed vectors, added up over time and handed to every time: a mixing of positions whose weights sum to three."""
+    """Normed vectors with their sum over time: a mixing of positions whose weights sum to four."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Everywhere(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        return self.out(y.sum(1, keepdim=True).expand_as(y))
+        return self.out(y + y.sum(1, keepdim=True))
 
 
 def test_the_shift_of_a_norm_counts_as_often_as_it_is_added_up() -> None:
