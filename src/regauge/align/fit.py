@@ -18,7 +18,8 @@ from regauge.align.scales import on_leaves, spread
 from regauge.solve.element import Element, Move
 from regauge.solve.state import State
 
-ROUNDS = 4
+ROUNDS = 4  # over the scales of a part, one after the other
+TINY = 1e-280  # a sum of squares below this is none
 Arrays = dict[int, Tensor]
 
 
@@ -74,7 +75,8 @@ def _factor(f: Freedom, x: Mapping[int, Tensor], y: Mapping[int, Tensor], signed
         w = by_size(x[b], y[b], y[b].dtype)
         squares[c > 0] = squares[c > 0] + w * on_leaves(x[b] * x[b], leaves)
         products[c > 0] = products[c > 0] + w * on_leaves(x[b] * y[b], leaves)
-    told = (squares[True] > 0) & (squares[False] > 0)
+    held = torch.stack([*squares.values(), *products.values()])
+    told = (squares[True] > TINY) & (squares[False] > TINY) & torch.isfinite(held).all(0)
     p, q = (torch.where(told, squares[k], 1.0) for k in (True, False))
     r, s = (torch.where(told, products[k], 1.0) for k in (True, False))
     unit = (q / p) ** 0.25  # c = unit t, with t^4 - (r / p unit) t^3 + (s unit / q) t - 1 = 0

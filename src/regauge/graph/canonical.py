@@ -30,7 +30,7 @@ from regauge.graph.ir import (
     Value,
     evaluate,
 )
-from regauge.graph.rewrite import Rewriter, rewrite
+from regauge.graph.rewrite import Rewriter, number, rewrite
 from regauge.graph.rows import read_in_part, read_in_place, rows_of_table
 from regauge.graph.selections import LateSelections
 from regauge.graph.steps import LARGEST, Steps, is_zero, linear_args, through
@@ -214,7 +214,7 @@ class _Simplify(Rewriter):
                 steps: tuple[tuple[str, float], ...] = (("exp", 0.0),)
             case Add(coefs) if len(v.args) == 2:
                 i = v.args.index(leaves[0])
-                shift = _number(v.args[1 - i])
+                shift = number(v.args[1 - i])
                 if shift is None or shift == 0 or coefs[i] == 0:
                     return None
                 steps = (("mul", coefs[i]), ("add", shift * coefs[1 - i]))
@@ -223,12 +223,6 @@ class _Simplify(Rewriter):
         chart = Chart((*leaf.op.chart.steps, *steps))
         op = Param(leaf.op.name, chart, leaf.op.statistic)
         return self.b._make(op, (), leaf.shape, learned=True, data=False)
-
-
-def _number(v: Value) -> float | None:
-    if not isinstance(v.op, Free) or v.numel != 1 or v.data:
-        return None
-    return float(v.op.thunk().flatten()[0])
 
 
 class _Detours(Rewriter):

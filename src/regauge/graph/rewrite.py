@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regauge.graph.build import Builder, subgraph
-from regauge.graph.ir import Add, Graph, Value
+from regauge.graph.ir import Add, Free, Graph, Value
 
 
 class Rewriter:
@@ -46,3 +46,13 @@ def rewrite(graph: Graph, kind: type[Rewriter]) -> Graph:
         rewriter.new[v.id] = rewriter.visit(v)
     outputs = [rewriter.new[v.id] for v in graph.outputs]
     return subgraph(b.values, outputs, [rewriter.new[v.id] for v in graph.followers])
+
+
+def number(v: Value) -> float | None:
+    """The one number that a constant is; None if it is anything else."""
+    if not isinstance(v.op, Free) or v.numel != 1 or v.data:
+        return None
+    try:
+        return float(v.op.thunk().flatten()[0])
+    except (KeyError, RuntimeError):
+        return None

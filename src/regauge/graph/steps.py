@@ -36,10 +36,7 @@ WIDEST = 16  # taps of a convolution
 
 
 class Steps(Rewriter):
-    """x + c (W x + b) with a square W that nothing else reads: (1 + c W) x + c b, so that 1 + c W transforms as one matrix.
-
-    The same value in other words; both routes of an Euler step of a linear equation become a linear map.
-    """
+    """`_step`: x + c (W x + b) with a square W that nothing else reads is (1 + c W) x + c b. `_tap`: the same of a convolution."""
 
     def __init__(self, graph: Graph, builder: Builder) -> None:
         super().__init__(graph, builder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from regauge.graph.absorb import plain, replayable
 from regauge.graph.ir import Add, Einsum, Free, Param, Reshape, Update, Value
+from regauge.graph.rewrite import number
 from regauge.graph.selections import LateSelections
 
 LARGEST = 1 << 26  # entries of a table that is computed as a whole, in double precision, from what it takes in
@@ -76,7 +77,7 @@ class Tables(LateSelections):
                     y = y.args[0]
                 case Add((c,), (labels,), out) if labels == out:
                     scale, y = scale * c, y.args[0]
-                case Einsum((_, _), out) if (numbers := [_number(a) for a in y.args]) != [None, None]:
+                case Einsum((_, _), out) if (numbers := [number(a) for a in y.args]) != [None, None]:
                     k = 0 if numbers[0] is None else 1
                     if y.op.ins[k] != out:
                         return None
@@ -111,12 +112,3 @@ class Tables(LateSelections):
 
 def _leads(y: Value, w: Value) -> bool:
     return y is w or any(_leads(a, w) for a in y.args)
-
-
-def _number(v: Value) -> float | None:
-    if not isinstance(v.op, Free) or v.numel != 1 or v.data:
-        return None
-    try:
-        return float(v.op.thunk().flatten()[0])
-    except (KeyError, RuntimeError):
-        return None

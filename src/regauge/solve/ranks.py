@@ -138,7 +138,7 @@ class _Ranks:
         shared = {j.blocks[0].id: frozenset(j.along[0]) for j in self.plan.joint}  # counted at the first
         shifts = self.plan.shifts
         chosen = [shifts.sources[i] for i in {*shifts.free, *shifts.together}]
-        moved = {s.block.id: frozenset(s.leaves) for s in chosen if s.id not in shifts.together}  # those: out of sight
+        moved = {s.block.id: frozenset(s.leaves) for s in chosen if s.id not in shifts.together}  # else out of sight
         less = {
             s.block.id: [where for where, _ in s.roles]
             for s in shifts.sources
