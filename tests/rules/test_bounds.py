@@ -76,6 +76,38 @@ def test_few_integers_are_followed_together():
     assert Reach(captured).among(table.args[1]) == met == {63, 93, *range(17, 24)}
 
 
+def test_integers_are_followed_as_their_type_holds_them():
+    """A truth is 0 or 1 whatever was cast or added up, and integers that exceed their type wrap around."""
+
+    class Typed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(9, 2)
+
+        def counted(self, ids: Tensor) -> list[Tensor]:
+            late, padded = ids > 3, ids == 1
+            return [
+                torch.where((late * 2).bool() == 1, 5, 0),
+                torch.where((late.int() + 1) * 65536 * 65536 == 0, 3, 0),
+                torch.where((late.long() + 1) * 2**40 * 2**40 == 0, 3, 0),
+                torch.where((late.long() * 2**32 + 2**32).int() == 0, 3, 0),
+                (padded + padded).long(),
+            ]
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return torch.cat([self.table(n).flatten() for n in self.counted(ids)])
+
+    model, ids = Typed(), torch.arange(8).view(2, 4)
+    captured = capture(model, (ids,), None)
+    reach = Reach(captured)
+    marked, tables = Marked(reach), [n.args[1] for n in captured.graph.nodes if "embedding" in str(n.target)]
+    for n, counted in zip(tables, model.counted(ids), strict=True):
+        met, among, bounds = set(counted.unique().tolist()), reach.among(n), reach.of(n)
+        assert among is None or met <= among
+        assert bounds is None or bounds[0] <= min(met) and max(met) <= bounds[1]
+        assert not met & set(marked.misses(n))
+
+
 @pytest.mark.parametrize("given", [lambda ids: ids, lambda ids: ids + 1, lambda ids: ids.float().round().long()])
 def test_what_may_be_anything_has_no_bounds(given):
     class Looked(nn.Module):

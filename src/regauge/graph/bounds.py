@@ -22,6 +22,7 @@ Bounds = tuple[int, int] | None  # the least and the greatest; None: unknown
 
 LARGEST = 1 << 22  # entries that a look at a constant may cost
 FEW = 256  # integers that are followed one by one
+INTEGERS = (torch.bool, torch.int32, torch.int64)
 WIDE = 1 << 31  # beyond this an integer may not fit
 FILLED = {"zeros_like": 0, "new_zeros": 0, "ones_like": 1, "new_ones": 1}
 SAME = (
@@ -45,7 +46,7 @@ class Reach:
 
     def of(self, node: fx.Node) -> Bounds:
         if node not in self.found:
-            self.found[node] = self._of(node)
+            self.found[node] = fitted(self._of(node), node)
         return self.found[node]
 
     def among(self, node: fx.Node) -> frozenset[int] | None:
@@ -54,8 +55,9 @@ class Reach:
             bounds, found = self.of(node), self._among(node)
             if found is None and bounds is not None and bounds[1] - bounds[0] < FEW:
                 found = frozenset(range(bounds[0], bounds[1] + 1))
-            fits = found is not None and len(found) <= FEW and all(abs(x) < WIDE for x in found)
-            self.sets[node] = found if fits else None
+            each = [fitted((x, x), node) for x in found or ()]
+            fits = found is not None and len(found) <= FEW and all(b is not None and abs(b[0]) < WIDE for b in each)
+            self.sets[node] = frozenset(b[0] for b in each if b is not None) if fits else None
         return self.sets[node]
 
     def _among(self, node: fx.Node) -> frozenset[int] | None:
@@ -83,10 +85,17 @@ class Reach:
             if not isinstance(x, fx.Node):
                 return int(x)
             if x not in at:
-                at[x] = int(ENTRYWISE[str(x.target).split(".")[1]](*(entry(y, at) for y in x.args)))
+                made = int(ENTRYWISE[str(x.target).split(".")[1]](*(entry(y, at) for y in x.args)))
+                held = fitted((made, made), x)
+                if held is None:
+                    raise OverflowError
+                at[x] = held[0]
             return at[x]
 
-        return frozenset(entry(node, dict(zip(made_of, at, strict=True))) for at in product(*made_of.values()))
+        try:
+            return frozenset(entry(node, dict(zip(made_of, at, strict=True))) for at in product(*made_of.values()))
+        except OverflowError:
+            return None
 
     def _parts(self, x: fx.Node) -> dict[fx.Node, frozenset[int]] | None:
         """What a value is made of entry by entry; of comparisons with what may be anything it is told that they are 0 or 1."""
@@ -103,6 +112,7 @@ class Reach:
 
     def _entrywise(self, node: fx.Node) -> bool:
         known = node in self.given and node.op == "call_function" and "." in str(node.target) and not node.kwargs
+        known = known and node.meta["val"].dtype in INTEGERS
         whole = all(isinstance(x, fx.Node) or isinstance(x, int | float) and int(x) == x for x in node.args)
         return known and whole and str(node.target).split(".")[1] in ENTRYWISE
 
@@ -113,7 +123,7 @@ class Reach:
 
     def _of(self, node: fx.Node) -> Bounds:
         value = node.meta.get("val")
-        if not isinstance(value, Tensor) or value.dtype not in (torch.bool, torch.int32, torch.int64):
+        if not isinstance(value, Tensor) or value.dtype not in INTEGERS:
             return None
         if value.dtype == torch.bool:
             return 0, 1
@@ -164,6 +174,18 @@ class Reach:
         if combine is None or second is None:
             return None
         return combine(first, second)
+
+
+def fitted(bounds: Bounds, node: fx.Node) -> Bounds:
+    """Bounds as the type of a value holds them: of truths 0 and 1, whatever was added up; None where integers wrap around."""
+    dtype = None if bounds is None else node.meta["val"].dtype
+    if bounds is None or dtype is None or dtype.is_floating_point or dtype.is_complex:
+        return None
+    low, high = bounds
+    if dtype == torch.bool:
+        return int(low > 0 or high < 0), int((low, high) != (0, 0))
+    info = torch.iinfo(dtype)
+    return bounds if info.min <= low and high <= info.max else None
 
 
 def _union(bounds: list[Bounds]) -> Bounds:

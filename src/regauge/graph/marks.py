@@ -12,7 +12,7 @@ from functools import cached_property
 
 from torch import Tensor, fx
 
-from regauge.graph.bounds import COMBINED, Bounds, Reach
+from regauge.graph.bounds import COMBINED, Bounds, Reach, fitted
 
 COMPARED = {"aten.ne.Scalar": 0, "aten.eq.Scalar": 1}  # -> the comparison's value where the token is p
 PLACEWISE = "_to_copy to type_as clone alias detach contiguous lift_fresh_copy".split()
@@ -106,16 +106,16 @@ class Marked:
         if name in PLACEWISE or name == "cumsum" and isinstance(x.args[1], int):
             here, any_ = self._at(x.args[0], event, happens), self.reach.of(x.args[0])  # type: ignore[arg-type]
             if name in PLACEWISE or here is None or any_ is None:
-                return here if name in PLACEWISE else None
+                return fitted(here, x) if name in PLACEWISE else None
             others = _shape(x)[x.args[1]] - 1  # type: ignore[index]
-            return here[0] + others * min(0, any_[0]), here[1] + others * max(0, any_[1])
+            return fitted((here[0] + others * min(0, any_[0]), here[1] + others * max(0, any_[1])), x)
         combine = COMBINED.get(name) or LOGICAL.get(name)
         if combine and len(x.args) == 2:
             first, second = (self._at(a, event, happens) for a in x.args)
             if not first or not second:
                 return None
             truths = all(0 <= low and high <= 1 for low, high in (first, second))
-            return combine(first, second) if name in COMBINED or truths else everywhere
+            return fitted(combine(first, second), x) if name in COMBINED or truths else everywhere
         return everywhere
 
 
